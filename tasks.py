@@ -32,6 +32,7 @@ STACK = {"stack": "the stack to work on; `invoke stacks` lists them"}
 JSON = {"json": "print one JSON object and nothing else"}
 SETTING = {"set": "a setting for this run, KEY=VALUE; may be given again"}
 ENGINE = {"engine": "auto, compose or host"}
+DOCKER = {"require-docker": "fail where a test cannot run because no Docker engine answers"}
 YES = {"yes": "answer the question with yes"}
 
 
@@ -115,13 +116,13 @@ def build(_: Context, image: str = "", from_packages: bool = False, push: str = 
     building.build([image] if image else [], from_packages=from_packages, push=push or None, platforms=platform or [])
 
 
-@task
+@task(help=DOCKER)
 @answers
-def test(_: Context) -> None:
+def test(_: Context, require_docker: bool = False) -> None:
     """develop: Run every test this machine can run."""
     from tests import run
 
-    run.everything()
+    run.everything(require_docker=require_docker)
 
 
 @task(name="test-unit")
@@ -133,7 +134,7 @@ def test_unit(_: Context) -> None:
     run.unit()
 
 
-@task(name="test-integration", help={"require-docker": "fail where no Docker engine answers"})
+@task(name="test-integration", help=DOCKER)
 @answers
 def test_integration(_: Context, require_docker: bool = False) -> None:
     """develop: Run the tests against real servers."""

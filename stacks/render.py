@@ -64,8 +64,8 @@ def _allowed_hosts(settings: Settings) -> str:
 
 def _cors_allowed_origins(settings: Settings) -> str:
     """Origins whose browsers may change something: the UI's own at every allowed host, and those that are set."""
-    own = (f"http://{name}:{settings.port}" for name in ("mlflow", *settings.allowed_hosts))
-    return ",".join((*own, *settings.cors_allowed_origins))
+    own = (f"http://{name}:{settings.port}" for name in settings.allowed_hosts)
+    return ",".join(("http://mlflow:5000", *own, *settings.cors_allowed_origins))
 
 
 def _environment() -> Environment:

@@ -19,11 +19,13 @@ class Service:
     """One service.
 
     Attributes:
+        image: the image its container is made from.
         oneshot: it does its work and ends with exit code 0, before the next service starts.
         port: the setting that holds the port it publishes; None publishes nothing.
         readiness: path of the URL that answers 200 once it is ready.
     """
 
+    image: str = "mlflow"
     oneshot: bool = False
     port: Callable[[Settings], int] | None = None
     readiness: str = "/"

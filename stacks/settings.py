@@ -97,13 +97,16 @@ def load(
         raise UserError(
             f"setting '{name}' cannot be{shown}: {problem['msg'].lower()}",
             f"it was set by {origins[name]}",
-            f"what it takes stands in .env.example, or try: invoke up --set {name}={_example(name)}",
+            f"what it takes stands in .env.example, or try: invoke up --set {name}={as_text(name)}",
         ) from None
 
 
-def _example(name: str) -> str:
+def as_text(name: str) -> str:
+    """A setting's default as it is written in ``.env`` and after ``--set``."""
     default = Settings.model_fields[name].get_default(call_default_factory=True)
-    return ",".join(default) if isinstance(default, tuple) else str(default).lower()
+    if isinstance(default, tuple):
+        return ",".join(default)
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _unknown(name: str, origin: str) -> UserError:

@@ -169,15 +169,26 @@ def compose_command() -> tuple[str, ...]:
 
 
 def with_images(deployment: Deployment) -> Deployment:
-    """The deployment with an image reference for every image it needs.
+    """The deployment with a reference to each image it needs, all of them on this machine.
 
     Raises:
         UserError: one is missing and cannot be had from here.
     """
     import images.build as building  # noqa: PLC0415 (only this engine needs images)
 
-    needed = ("mlflow",)
-    return replace(deployment, images={name: building.ensure(name, say=note) for name in needed})
+    return replace(deployment, images={name: building.ensure(name) for name in _images(deployment)})
+
+
+def with_references(deployment: Deployment) -> Deployment:
+    """The deployment with the references that `up` would use; nothing is fetched or built."""
+    import images.build as building  # noqa: PLC0415 (only this engine needs images)
+
+    found = {name: building.find(name) or building.reference(name) for name in _images(deployment)}
+    return replace(deployment, images=found)
+
+
+def _images(deployment: Deployment) -> set[str]:
+    return {SERVICES[name].image for name in deployment.stack.services}
 
 
 def _output(command: Sequence[str]) -> str | None:
