@@ -1,4 +1,4 @@
-"""What this machine's apt is configured for: the mirror, keys and proxies that a base made from packages uses.
+"""What this machine's apt is configured for: the mirror, keys and proxies of a base made from packages.
 
 Both formats of sources.list(5) are read, the one-line one and deb822, with all their options. Settings come
 from ``apt-config dump``, so that whatever apt itself obeys (proxies, certificates, ``Check-Valid-Until`` of a
@@ -19,8 +19,10 @@ _ONE_LINE = re.compile(
     r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)"
 )
 _NO = {"no", "false", "without", "off", "disable", "0"}  # apt.conf(5): what counts as false
-_PASSED_ON = ("Acquire::",)
-_NOT_PASSED_ON = ("Acquire::IndexTargets", "Acquire::Changelogs", "Acquire::Languages", "Acquire::cdrom")
+# What decides how a file is fetched: proxies, certificates, retries, the age and trust of an index.
+_FETCHING = re.compile(
+    r"Acquire::(https?|Retries|ForceIPv|Check-|Max-ValidTime|Allow|By-Hash|Queue)", re.IGNORECASE
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +134,7 @@ def for_suite(sources: list[Source], own: str, wanted: str) -> list[Source]:
         wanted: the release to take from the same mirrors, for example ``trixie``.
 
     Returns:
-        The component main of `wanted`, `wanted`-updates and `wanted`-security, as far as the machine has them.
+        The component main of `wanted`, its updates and its security suite, as far as the machine has them.
 
     Raises:
         UserError: the machine has no source for its own release.
@@ -178,10 +180,6 @@ def settings(dump: str) -> str:
         apt.conf(5) lines: everything about fetching (proxies, certificates, validity), and where the machine
         keeps its credentials.
     """
-    kept = [
-        line
-        for line in dump.splitlines()
-        if line.startswith(_PASSED_ON) and not line.startswith(_NOT_PASSED_ON) and not line.endswith(' "";')
-    ]
+    kept = [line for line in dump.splitlines() if _FETCHING.match(line) and not line.endswith(' "";')]
     kept += [f'Dir::Etc::netrc "{ETC_APT}/auth.conf";', f'Dir::Etc::netrcparts "{ETC_APT}/auth.conf.d";']
     return "\n".join(kept) + "\n"

@@ -29,7 +29,7 @@ def names() -> list[str]:
 
 
 def reference(name: str) -> str:
-    """The local tag of an image as this checkout describes it, for example ``mlflow-stacks/mlflow:3.17.2-<hash>``.
+    """The local tag of an image as this checkout describes it: ``mlflow-stacks/mlflow:3.17.2-<hash>``.
 
     Args:
         name: one of `names`.
@@ -48,7 +48,7 @@ def _tag(what: catalogue.Image, context: Path) -> str:
 
 
 def find(name: str) -> str | None:
-    """The reference under which an image can be started now: the official one where it is here, else the built one.
+    """The reference an image can be started under: the official one where it is here, else the built one.
 
     Args:
         name: one of `names`.

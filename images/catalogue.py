@@ -1,4 +1,4 @@
-"""The images of images.toml: their settings, their build contexts and the tags that follow from the content."""
+"""The images of images.toml: their settings, their build contexts and the hashes of these."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Image:
         name: its folder under images/ and its name in ``invoke build --image``.
         base: what it is built on.
         version: the version in its tag.
-        official: the published image with the same contract, with its digest, or empty where ours is the only one.
+        official: the published image with the same contract, with its digest, or empty where there is none.
         sources: files and packages of this repository that it carries, relative to the root; one that is not
             there is left out.
     """
@@ -95,13 +95,13 @@ def image(name: str) -> Image:
 
 
 def _version(value: str) -> str:
-    """A version as it is written, or that of the package a lock file is named after (``mlflow/requirements.txt``)."""
+    """A version as it is written, or what a lock pins a package to (``package/folder/requirements.txt``)."""
     package, _, lock = value.partition("/")
     if not lock:
         return value
-    match = re.search(rf"^{re.escape(package)}==([^\s;\\]+)", (FOLDER / value).read_text(), re.MULTILINE)
+    match = re.search(rf"^{re.escape(package)}==([^\s;\\]+)", (FOLDER / lock).read_text(), re.MULTILINE)
     if match is None:
-        raise UserError(f"images/{value} does not pin '{package}'", "renew it: python -m images.lock")
+        raise UserError(f"images/{lock} does not pin '{package}'", "renew it: python -m images.lock")
     return match[1]
 
 

@@ -49,7 +49,7 @@ def inspect(reference: str) -> dict[str, Any] | None:
 
 
 def labelled(label: str) -> list[dict[str, Any]]:
-    """The images on this machine that carry a label (``name=value``), tagged or not, as ``image inspect`` has them."""
+    """What ``image inspect`` says of every image, tagged or not, that carries a label."""
     ids = _captured("image", "ls", "--quiet", "--no-trunc", "--filter", f"label={label}").stdout.split()
     if not ids:
         return []

@@ -1,8 +1,8 @@
 """The Python package index this machine is configured for, as the build stage of an image is told of it.
 
-pip's and uv's own settings are read (their environment variables, then their files); nothing of them is kept in
-this repository or in a finished image. What lies on this machine's disk only (``file://``, find-links) is left
-out: a container cannot see it, and the lock's hashes hold whichever index answers.
+pip's and uv's own settings are read (their environment variables, then their files); nothing of them is kept
+in this repository or in a finished image. What lies on this machine's disk only (``file://``, find-links) is
+left out: a container cannot see it, and the lock's hashes hold whichever index answers.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _bundles(environ: Mapping[str, str], pip: Mapping[str, str]) -> list[str]:
 
 
 def _pip_settings(environ: Mapping[str, str], home: Path) -> dict[str, str]:
-    """pip's settings in its order of precedence: files from the machine's to the user's, then PIP_*."""
+    """Return pip's settings in its order of precedence: files from the machine's to the user's, then PIP_*."""
     files = [
         Path("/etc/pip.conf"),
         home / ".pip/pip.conf",
@@ -129,7 +129,7 @@ def _pip_settings(environ: Mapping[str, str], home: Path) -> dict[str, str]:
 
 
 def _uv_settings(environ: Mapping[str, str], home: Path) -> dict[str, list[str]]:
-    """uv's indexes: ``url`` and ``extra``, each a list."""
+    """Return uv's indexes: ``url`` and ``extra``, each a list."""
     found: dict[str, list[str]] = {"url": [], "extra": []}
     found["url"] += [environ[name] for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL") if environ.get(name)]
     for name in ("UV_INDEX", "UV_EXTRA_INDEX_URL"):

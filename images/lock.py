@@ -1,7 +1,7 @@
 """Renew the hashed locks of the images: ``python -m images.lock [--upgrade]``.
 
-Versions follow the repository's own requirements.txt, so that an image runs what the tests ran. The index is the
-one this machine's uv is configured for; its address does not get into a lock.
+Versions follow the repository's own requirements.txt, so that an image runs what the tests ran. The index is
+the one this machine's uv is configured for; its address does not get into a lock.
 """
 
 from __future__ import annotations

@@ -22,14 +22,18 @@ CUSTOMIZE = FOLDER / "bases" / "customize"
 FRESH = timedelta(days=1)  # an older base is made again: it has the archive's security updates then
 LABEL = "org.mlflow-stacks.base"
 
-# Documentation and translations (20 MB and more) stay out, as in Debian's own slim images; copyright files stay.
+# Documentation and translations stay out, as in Debian's own slim images; copyright files stay.
 DPKG_OPTIONS = (
+    "force-unsafe-io",  # no fsync: a base that a power cut spoils is made again
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
     "path-exclude=/usr/share/info/*",
     "path-exclude=/usr/share/locale/*",
     "path-exclude=/usr/share/man/*",
-    "path-exclude=/usr/lib/*/llvm*",
+    # PostgreSQL without its JIT compiler (LLVM, 130 MB): without llvmjit.so it runs as with `jit = off`.
+    "path-exclude=/usr/lib/*/libLLVM*",
+    "path-exclude=/usr/lib/llvm-*",
+    "path-exclude=/usr/lib/postgresql/*/lib/llvmjit*",
     "path-exclude=/usr/lib/postgresql/*/lib/bitcode/*",
 )
 
@@ -56,8 +60,8 @@ def bootstrap_command(base: Base, release: str, folder: Path) -> list[str]:
     Args:
         base: what to put into it.
         release: the Debian release.
-        folder: holds ``sources.list``, ``apt.conf`` (obeyed, and taken out again by the hook) and ``customize``
-            (the hook); ``root.tar`` will be there. Sources that name no key are checked with apt's own keys.
+        folder: holds ``sources.list``, ``apt.conf`` (obeyed, and taken out again by the hook) and the hook,
+            ``customize``; ``root.tar`` will be there. Sources without a key are checked with apt's own.
     """
     return [
         *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(base.packages)}"),
@@ -99,9 +103,7 @@ def make(base: Base, *, refresh: bool = False) -> str:
         except UserError as error:
             if release == own or not _lacks(error, release):
                 raise
-            note(
-                f"this machine's mirror or keyring does not have Debian's '{release}': making the base of '{own}'"
-            )
+            note(f"this machine's mirror or keyring lacks Debian's '{release}': making the base of '{own}'")
             release = own
             _bootstrap(base, release, own, folder)
         engine.run(
