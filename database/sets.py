@@ -16,7 +16,7 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from console import UserError, note
 from database.files import disk_errors, sha256, sync, write_atomically
@@ -162,13 +162,21 @@ def finish(partial: Path, manifest: dict[str, Any]) -> BackupSet:
     return BackupSet(path, manifest)
 
 
-def objects(one: BackupSet) -> Iterator[tuple[str, int, str]]:
-    """Yield key, bytes and SHA-256 of every artifact of a set."""
+class Entry(NamedTuple):
+    """One line of the list of artifacts; `modified` as `artifacts.StoredObject` has it."""
+
+    key: str
+    size: int
+    sha256: str
+    modified: float | None
+
+
+def entries(one: BackupSet) -> Iterator[Entry]:
+    """Yield the artifacts of a set."""
     if one.artifacts:
         with (one.path / one.artifacts["list"]).open(encoding="utf-8") as lines:
             for line in lines:
-                key, number, digest, *_ = json.loads(line)
-                yield key, number, digest
+                yield Entry(*json.loads(line))
 
 
 def verify(one: BackupSet) -> None:
@@ -187,9 +195,9 @@ def verify(one: BackupSet) -> None:
         for name, number, digest in parts:
             _verify_part(one.path, name, number, digest)
             step.add(number)
-        for key, number, digest in objects(one):
-            _verify_part(one.path, f"artifacts/{key}", number, digest)
-            step.add(number)
+        for entry in entries(one):
+            _verify_part(one.path, f"artifacts/{entry.key}", entry.size, entry.sha256)
+            step.add(entry.size)
 
 
 def _verify_part(folder: Path, name: str, number: int, digest: str) -> None:
