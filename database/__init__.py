@@ -1,0 +1,5 @@
+"""The backend store: its schema revision, migration, backup and restore.
+
+Every function takes a database URI (PostgreSQL or SQLite); none knows a stack or an engine. The modules
+import SQLAlchemy, so tasks import them lazily; importing the package alone costs nothing.
+"""

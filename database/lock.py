@@ -1,0 +1,202 @@
+"""One lock for everything that must have a database for itself: migrate, cleanup, backup, restore.
+
+PostgreSQL: a session-level advisory lock (manual, section 13.3.5) on a connection of its own. SQLite: `flock`
+on a file beside the database. Both end with the process that holds them, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from console import UserError, note
+from database.connection import APPLICATION_NAME, sqlite_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Connection, Engine
+
+# Two 32-bit numbers name the lock: "MLfl", "ows1". It belongs to one database, not to the cluster.
+_KEY = (0x4D4C666C, 0x6F777331)
+_POLL = 0.25  # seconds
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds the lock: a process of a host, for a purpose, since a time in seconds of the Unix epoch."""
+
+    host: str
+    pid: int
+    purpose: str
+    since: int
+
+    def __str__(self) -> str:
+        since = datetime.fromtimestamp(self.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return f"{self.purpose} (process {self.pid} on {self.host}) since {since}"
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The lock while it is held."""
+
+    holder: Holder
+    _still_held: Callable[[], bool]
+
+    def check(self) -> None:
+        """Make sure that the lock is still held; call it before each step that cannot be taken back.
+
+        Raises:
+            UserError: the connection that held it was lost.
+        """
+        if not self._still_held():
+            raise UserError(
+                f"the maintenance lock was lost during {self.holder.purpose}",
+                "the database ended the connection that held it: a restart, or a pooler such as PgBouncer",
+                "nothing more was changed; run the command again",
+            )
+
+
+@contextmanager
+def maintenance_lock(engine: Engine, purpose: str, wait_seconds: float = 0) -> Iterator[Lock]:
+    """Hold the one maintenance lock of a database inside the block.
+
+    Args:
+        engine: from `database.connection.connect`.
+        purpose: what for, one word, shown to whoever finds the lock taken: ``migrate``, ``cleanup``.
+        wait_seconds: how long to wait for another holder.
+
+    Raises:
+        UserError: another process holds it (says which, for what, since when), or it cannot be taken.
+    """
+    path = sqlite_path(engine.url)
+    held = (
+        _postgresql_lock(engine, purpose, wait_seconds)
+        if path is None
+        else _file_lock(path, purpose, wait_seconds)
+    )
+    with held as lock:
+        yield lock
+
+
+def _myself(purpose: str) -> Holder:
+    return Holder(socket.gethostname(), os.getpid(), purpose, int(time.time()))
+
+
+def _wait(
+    attempt: Callable[[], bool], holder: Callable[[], Holder | None], purpose: str, wait_seconds: float
+) -> None:
+    """Try until it works or the time is over."""
+    deadline = time.monotonic() + wait_seconds
+    told = False
+    while not attempt():
+        other = holder()
+        who = f"held by {other}" if other else "held by another process"
+        if time.monotonic() >= deadline:
+            raise UserError(
+                f"cannot start {purpose}: the maintenance lock of this database is {who}",
+                f"waited {wait_seconds:.0f} s; wait for it to end, or give a longer --wait=SECONDS",
+            )
+        if not told:
+            note(f"waiting up to {wait_seconds:.0f} s for the maintenance lock, {who}")
+            told = True
+        time.sleep(min(_POLL, max(0.0, deadline - time.monotonic())))
+
+
+@contextmanager
+def _postgresql_lock(engine: Engine, purpose: str, wait_seconds: float) -> Iterator[Lock]:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.detach()  # closing it ends the session, and the lock with it
+        run = connection.exec_driver_sql
+        # an idle session is what a lock holder looks like: servers must not end it for that
+        for setting in ("idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout"):
+            run("SELECT set_config(name, '0', false) FROM pg_settings WHERE name = %s", (setting,))
+        _wait(
+            lambda: bool(run("SELECT pg_try_advisory_lock(%s, %s)", _KEY).scalar()),
+            lambda: _postgresql_holder(connection),
+            purpose,
+            wait_seconds,
+        )
+        me = _myself(purpose)
+        # visible to every role in pg_stat_activity; 63 bytes are kept
+        run("SELECT set_config('application_name', %s, false)", (_application_name(me),))
+
+        def still_held() -> bool:
+            try:
+                return bool(run(f"{_HOLDERS} AND pid = pg_backend_pid()", _KEY).scalar())
+            except SQLAlchemyError:
+                return False
+
+        yield Lock(me, still_held)
+
+
+_HOLDERS = (
+    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    " AND classid = %s AND objid = %s AND objsubid = 2"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+
+def _application_name(holder: Holder) -> str:
+    tail = f" {holder.purpose} {holder.pid} {holder.since}"
+    room = 63 - len(APPLICATION_NAME) - 1 - len(tail)
+    return f"{APPLICATION_NAME} {holder.host[:room]}{tail}"
+
+
+def _postgresql_holder(connection: Connection) -> Holder | None:
+    query = f"SELECT application_name FROM pg_stat_activity WHERE pid IN ({_HOLDERS})"  # noqa: S608
+    name = connection.exec_driver_sql(query, _KEY).scalar() or ""
+    match str(name).split():
+        case [_, host, purpose, pid, since] if pid.isdigit() and since.isdigit():
+            return Holder(host, int(pid), purpose, int(since))
+        case _:
+            return None
+
+
+@contextmanager
+def _file_lock(database: Path, purpose: str, wait_seconds: float) -> Iterator[Lock]:
+    path = database.with_name(f"{database.name}.lock")
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise UserError(f"cannot open the lock file {path}: {error.strerror}") from None
+
+    def attempt() -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def still_held() -> bool:  # somebody may have removed the file, and locked a new one
+        try:
+            return path.stat().st_ino == os.fstat(descriptor).st_ino
+        except OSError:
+            return False
+
+    try:
+        _wait(attempt, lambda: _file_holder(path), purpose, wait_seconds)
+        me = _myself(purpose)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(asdict(me)).encode(), 0)
+        yield Lock(me, still_held)
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)  # the file stays: removing it would let two processes lock two files
+
+
+def _file_holder(path: Path) -> Holder | None:
+    try:
+        return Holder(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,180 @@
+"""Where a schema stands for the MLflow that is installed: empty, current, behind, ahead or unknown.
+
+MLflow's revisions are read as text, not imported: its migration scripts import most of MLflow, which costs
+seconds, and this runs before every start of a server.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from alembic.runtime.migration import MigrationContext
+from alembic.script.revision import Revision, RevisionMap
+from sqlalchemy import inspect
+
+from console import UserError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+State = Literal["empty", "current", "behind", "ahead", "unknown"]
+
+# what mlflow.store.tracking.dbmodels.initial_models creates before the first revision runs
+INITIAL_TABLES = frozenset({"experiments", "runs", "tags", "metrics", "params"})
+
+# Heads of released versions, so that a schema newer than the installed MLflow can be named.
+RELEASED_HEADS = {
+    "97727af70f4d": "2.0.1",
+    "acf3f17fdcc7": "2.9.2",
+    "4465047574b1": "2.16.2",
+    "0584bdc529eb": "2.22.5",
+    "bda7b8c39065": "3.1.4",
+    "bf29a5ff90ea": "3.5.1",
+    "1b5f0d9ad7c1": "3.10.1",
+    "6f8d9c3b2a1e": "3.15.1",
+    "dc11669786a5": "3.17.2",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One revision of MLflow's schema and its one-line title."""
+
+    revision: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The state of one database's schema.
+
+    `pending` lists the revisions still to run, oldest first; `detail` says in a line what `state` means.
+    """
+
+    state: State
+    revision: str | None
+    head: str
+    mlflow_version: str
+    pending: tuple[Step, ...]
+    detail: str
+
+    def as_json(self) -> dict[str, object]:
+        """Return the shape that ``--json`` shows."""
+        return {
+            "state": self.state,
+            "revision": self.revision,
+            "head": self.head,
+            "mlflow_version": self.mlflow_version,
+            "pending": [{"revision": step.revision, "title": step.title} for step in self.pending],
+            "detail": self.detail,
+        }
+
+
+def mlflow_folder() -> Path:
+    """Return the folder of the installed `mlflow` package, without importing it.
+
+    Raises:
+        UserError: MLflow is not installed.
+    """
+    spec = importlib.util.find_spec("mlflow")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("MLflow is not installed in this Python", "to install it: pip install mlflow")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def mlflow_version() -> str:
+    """Return the version of the installed MLflow, full or skinny."""
+    for name in ("mlflow", "mlflow-skinny"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+@cache
+def revisions() -> tuple[Step, ...]:
+    """Return every revision the installed MLflow knows, oldest first (mlflow.store.db_migrations)."""
+    folder = mlflow_folder() / "store" / "db_migrations" / "versions"
+    found = [_read(path) for path in sorted(folder.glob("*.py")) if path.stem != "__init__"]
+    titles = {revision: title for revision, _, title in found}
+    graph = RevisionMap(lambda: [Revision(revision, down) for revision, down, _ in found])
+    ordered = [step.revision for step in graph.iterate_revisions("heads", "base")]
+    return tuple(Step(revision, titles[revision]) for revision in reversed(ordered))
+
+
+def _read(path: Path) -> tuple[str, str | None, str]:
+    """Return revision, revision before it, and title of one migration script."""
+    module = ast.parse(path.read_bytes())
+    values = {
+        target.id: ast.literal_eval(node.value)
+        for node in module.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name) and target.id in {"revision", "down_revision"}
+    }
+    title = (ast.get_docstring(module) or path.stem).splitlines()[0].strip()
+    return values["revision"], values["down_revision"], title if " " in title else title.replace("_", " ")
+
+
+def inspect_schema(connection: Connection) -> Schema:
+    """Tell the state of a database's schema; changes nothing.
+
+    Args:
+        connection: to the database, from `database.connection.connect`.
+    """
+    known = revisions()
+    heads = MigrationContext.configure(connection).get_current_heads()
+    current = heads[0] if len(heads) == 1 else None
+    version = mlflow_version()
+    state, pending, detail = _judge(connection, heads, known, version)
+    return Schema(state, current, known[-1].revision, version, pending, detail)
+
+
+def _judge(
+    connection: Connection, heads: tuple[str, ...], known: tuple[Step, ...], version: str
+) -> tuple[State, tuple[Step, ...], str]:
+    tables = {name for name in inspect(connection).get_table_names() if not name.startswith("alembic_")}
+    is_mlflow = tables >= {"experiments", "runs"}
+    names = [step.revision for step in known]
+    if not heads and (not tables or (tables <= INITIAL_TABLES and not _has_rows(connection, tables))):
+        # the second: an earlier creation was killed between MLflow's first tables and its first revision
+        return "empty", known, "no tables yet"
+    if not is_mlflow:
+        shown = ", ".join(sorted(tables)[:5])
+        return "unknown", (), f"not an MLflow database: it holds {len(tables)} other tables ({shown})"
+    if not heads:
+        return "unknown", (), "MLflow's tables without a revision: written by an MLflow before 1.0"
+    if len(heads) > 1 or heads[0] not in names:
+        newer = RELEASED_HEADS.get(heads[0])
+        which = f"MLflow {newer}" if newer else f"an MLflow newer than {version}"
+        return "ahead", (), f"revision {', '.join(heads)} belongs to {which}; installed is {version}"
+    pending = known[names.index(heads[0]) + 1 :]
+    if not pending:
+        return "current", (), f"at the head of MLflow {version}"
+    count = f"{len(pending)} revision{'s' if len(pending) > 1 else ''}"
+    return "behind", pending, f"{count} behind the head of MLflow {version}"
+
+
+def _has_rows(connection: Connection, tables: set[str]) -> bool:
+    return any(connection.exec_driver_sql(f"SELECT 1 FROM {table} LIMIT 1").first() for table in tables)  # noqa: S608
+
+
+def refusal(schema: Schema, shown_uri: str) -> UserError:
+    """Return the error for a schema that must not be touched (ahead, unknown)."""
+    where = f"database: {shown_uri}"
+    if schema.state == "ahead":
+        newer = RELEASED_HEADS.get(schema.revision or "")
+        use = f"use MLflow {newer} or later" if newer else f"use an MLflow newer than {schema.mlflow_version}"
+        return UserError(
+            f"the schema is newer than MLflow {schema.mlflow_version}: {schema.detail}",
+            where,
+            f"{use} with this database, or restore a backup made before it was upgraded: invoke backups",
+        )
+    return UserError(f"cannot tell the schema's state: {schema.detail}", where, "nothing was changed")

@@ -1,0 +1,107 @@
+"""Bring a schema to the head with MLflow's own migration; the one-shot step before a server starts."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from console import UserError, note
+from database.connection import connect, redact
+from database.lock import maintenance_lock
+from database.revision import Schema, Step, inspect_schema, mlflow_folder, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Engine
+
+    OnStep = Callable[[int, int, Step], None]
+
+
+def read_schema(engine: Engine) -> Schema:
+    """Tell the state of the schema of one database."""
+    with engine.connect() as connection:
+        return inspect_schema(connection)
+
+
+def prepare(uri: str, *, wait_seconds: float = 300) -> Schema:
+    """Make a database ready for the installed MLflow before its server starts; safe when several run at once.
+
+    Creates the schema in an empty database, does nothing when it is current.
+
+    Args:
+        uri: the backend store; the file of a SQLite database is created.
+        wait_seconds: how long to wait for another process that holds the maintenance lock.
+
+    Raises:
+        UserError: the schema is behind (migrate first), ahead or unknown, or the lock is taken.
+    """
+    engine = connect(uri, create=True, foreign_keys=False)
+    try:
+        schema = read_schema(engine)
+        if schema.state == "empty":
+            with maintenance_lock(engine, "prepare", wait_seconds) as lock:
+                if read_schema(engine).state == "empty":  # unless another one was faster
+                    note(f"creating the schema of MLflow {schema.mlflow_version}")
+                    run_migration(engine, lambda _done, _total, _step: lock.check())
+                schema = read_schema(engine)
+        if schema.state == "behind":
+            first = f"the schema is {schema.detail}; a server would migrate it without a backup"
+            raise UserError(
+                first, f"database: {redact(uri)}", "to migrate it, with a backup first: invoke migrate"
+            )
+        if schema.state != "current":
+            raise refusal(schema, redact(uri))
+        return schema
+    finally:
+        engine.dispose()
+
+
+def run_migration(engine: Engine, on_step: OnStep) -> None:
+    """Run MLflow's own migration from wherever the schema is to its head.
+
+    PostgreSQL runs all revisions in one transaction; SQLite commits each statement, so migrate a copy there.
+
+    Args:
+        engine: to the database; for SQLite with ``foreign_keys=False``.
+        on_step: called before each revision with the number done, the number in all, and the revision;
+            what it raises stops the migration.
+
+    Raises:
+        Exception: whatever a revision raises, unchanged.
+    """
+    from alembic.config import Config  # noqa: PLC0415 - these import most of MLflow: seconds
+    from alembic.runtime.environment import EnvironmentContext  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from mlflow.store.tracking.dbmodels.initial_models import Base  # noqa: PLC0415
+
+    folder = mlflow_folder() / "store" / "db_migrations"
+    config = Config(str(folder / "alembic.ini"))
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    script = ScriptDirectory.from_config(config)
+
+    def steps(current: str, _context: object) -> Iterator[object]:
+        pending = script._upgrade_revs("heads", current)  # what alembic.command.upgrade runs
+        for number, step in enumerate(pending):
+            title = (step.doc or "").strip()
+            on_step(number, len(pending), Step(str(step.revision.revision), title))
+            yield step
+
+    if read_schema(engine).state == "empty":  # as mlflow.store.db.utils._initialize_tables does
+        Base.metadata.create_all(engine)
+    with engine.connect() as connection, _quiet(), EnvironmentContext(config, script, fn=steps):
+        config.attributes["connection"] = connection  # mlflow's env.py takes its engine
+        script.run_env()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Alembic's own line per revision off the terminal: progress is shown by the caller."""
+    logger = logging.getLogger("alembic")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

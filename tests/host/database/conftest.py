@@ -1,0 +1,36 @@
+"""Databases for the tests of this folder: one PostgreSQL for all, a database or a file for each."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.host.database import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[servers.Postgres]:
+    with servers.postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def new_uri(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """Ask for the URI of an empty database: ``new_uri("sqlite")`` or ``new_uri("postgresql")``."""
+
+    def create(kind: str) -> str:
+        number = next(_numbers)
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path}/database{number}.db"
+        server: servers.Postgres = request.getfixturevalue("postgres")
+        return server.create(f"test{number}")
+
+    return create
