@@ -86,7 +86,9 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def log_and_load(server: Running, store_port: int, file: Path, env: dict[str, str] | None = None) -> dict[str, str]:
+def log_and_load(
+    server: Running, store_port: int, file: Path, env: dict[str, str] | None = None
+) -> dict[str, str]:
     """What the client printed, as JSON."""
     answer = subprocess.run(
         [sys.executable, "-c", CLIENT, server.url, str(store_port), str(file)],
