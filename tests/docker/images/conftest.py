@@ -56,19 +56,20 @@ class Container:
         state: dict[str, Any] = json.loads(docker("inspect", self.id))[0]["State"]
         return state
 
+    def logs(self) -> str:
+        """What it has said, on both of its outputs."""
+        command = ["docker", "logs", self.id]
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        return done.stdout
+
     def wait(self, condition: Callable[[], bool]) -> None:
         """Wait for `condition`, or fail with the container's state and last log lines."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > deadline or not self.state()["Running"]:
-                logs = subprocess.run(
-                    ["docker", "logs", "--tail=40", self.id],
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    check=False,
-                )
-                pytest.fail(f"{self.state()}\n{logs.stdout}")
+                pytest.fail(f"{self.state()}\n{self.logs()[-4000:]}")
             time.sleep(0.3)
 
     def wait_healthy(self) -> None:

@@ -88,7 +88,7 @@ def test_a_wrong_secret_opens_nothing(run: Runner, options: list[str]) -> None:
 def test_the_secrets_are_in_no_argument_no_setting_and_no_log(run: Runner, options: list[str]) -> None:
     container = run(*options, built("object-store"), *COMMAND)
     container.wait_healthy()
-    shown = docker("inspect", container.id) + docker("logs", container.id)
+    shown = docker("inspect", container.id) + container.logs()
     shown += container.says("sh", "-c", "cat /proc/*/cmdline | tr '\\0' ' '")
     assert not any(secret in shown for secret in KEYS.values())
 

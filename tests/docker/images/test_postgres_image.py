@@ -48,11 +48,6 @@ def wait_ready(container: Container) -> None:
     )
 
 
-def logs(container: Container) -> str:
-    done = subprocess.run(["docker", "logs", container.id], capture_output=True, text=True, check=False)
-    return done.stdout + done.stderr
-
-
 def ask(container: Container, query: str, password: str = PASSWORD) -> str:
     """The answer over TCP, or what psql said instead."""
     done = subprocess.run(
@@ -100,7 +95,7 @@ def test_docker_stops_it_with_a_clean_shutdown(run: Runner, options: list[str]) 
 
 def test_a_first_start_that_was_killed_starts_over(run: Runner, options: list[str]) -> None:
     killed = run(*options, "--env=WAIT=1", built("postgres"))
-    killed.wait(lambda: "20-second.sh" in logs(killed))
+    killed.wait(lambda: "20-second.sh" in killed.logs())
     docker("kill", killed.id)
     again = run(*options, built("postgres"))
     wait_ready(again)
@@ -112,7 +107,7 @@ def test_the_password_is_in_no_process_and_no_setting(run: Runner, options: list
     wait_ready(container)
     assert PASSWORD not in docker("inspect", container.id)
     assert PASSWORD not in container.says("sh", "-c", "cat /proc/*/cmdline | tr '\\0' ' '")
-    assert PASSWORD not in logs(container)
+    assert PASSWORD not in container.logs()
 
 
 @pytest.mark.parametrize(
