@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -29,13 +30,10 @@ def render(deployment: Deployment, engine: str) -> dict[str, str]:
     """
     frame = FRAMES[engine]
     settings = deployment.settings
-    data = "/var/lib/mlflow" if engine == "compose" else f"{deployment.state}/data"
-    stores = {
-        "backend_store_uri": f"sqlite:///{data}/mlflow.db",
-        "artifacts_destination": f"{data}/artifacts",
-    }
+    stores = Stores.of(deployment, engine)
     text = _environment().get_template(f"{frame}.j2").render(
-        **stores,
+        backend_store_uri=stores.backend_store_uri,
+        artifacts_destination=stores.artifacts_destination,
         deployment=deployment,
         settings=settings,
         services=deployment.stack.services,
@@ -43,13 +41,38 @@ def render(deployment: Deployment, engine: str) -> dict[str, str]:
         allowed_hosts=_allowed_hosts(settings),
         cors_allowed_origins=_cors_allowed_origins(settings),
         socket=deployment.socket,
-        process_environment={
-            "PYTHONPATH": deployment.root,
-            "MLFLOW_BACKEND_STORE_URI": stores["backend_store_uri"],
-            "MLFLOW_ARTIFACTS_DESTINATION": stores["artifacts_destination"],
-        },
+        process_environment=process_environment(deployment),
     )
     return {frame: text}
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where the tracking server keeps things.
+
+    Attributes:
+        backend_store_uri: its database.
+        artifacts_destination: where artifacts go.
+    """
+
+    backend_store_uri: str
+    artifacts_destination: str
+
+    @classmethod
+    def of(cls, deployment: Deployment, engine: str) -> Stores:
+        """The stores as the processes of an engine reach them."""
+        data = "/var/lib/mlflow" if engine == "compose" else f"{deployment.state}/data"
+        return cls(f"sqlite:///{data}/mlflow.db", f"{data}/artifacts")
+
+
+def process_environment(deployment: Deployment) -> dict[str, str]:
+    """What every process of ours on the host engine needs to reach the stores."""
+    stores = Stores.of(deployment, "host")
+    return {
+        "PYTHONPATH": str(deployment.root),
+        "MLFLOW_BACKEND_STORE_URI": stores.backend_store_uri,
+        "MLFLOW_ARTIFACTS_DESTINATION": stores.artifacts_destination,
+    }
 
 
 def _allowed_hosts(settings: Settings) -> str:

@@ -66,7 +66,7 @@ def status(answer: dict[str, Any], *, as_json: bool) -> None:
         ],
     )
     if "schema" in answer:
-        print(f"schema     {answer['schema']}")
+        print(f"schema     {answer['schema']['state']}, revision {answer['schema']['revision']}")
     for name in ("database", "artifacts"):
         if name in answer:
             print(f"{name:<10} {_size(answer[name])}")

@@ -48,7 +48,9 @@ def tell(url: str, folder: Path, *, megabytes: int = 20) -> Told:
         mlflow.log_artifact(str(blob), "deep/folder")
         with mlflow.start_run(experiment_id=experiment, run_name="child", nested=True) as child:
             mlflow.log_metric("accuracy", 0.75)
-        mlflow.pyfunc.log_model(name="model", python_model=_double, registered_model_name=name)
+        mlflow.pyfunc.log_model(
+            name="model", python_model=_double, registered_model_name=name, pip_requirements=["mlflow"]
+        )
     blob.unlink()
     return Told(experiment, parent.info.run_id, child.info.run_id, metrics, digest, name)
 

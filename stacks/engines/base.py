@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from console import UserError
 from stacks.services import SERVICES, probe
 
 if TYPE_CHECKING:
@@ -96,6 +98,25 @@ class Engine(ABC):
         Returns:
             Its exit code.
         """
+
+    @abstractmethod
+    def capture(self, argv: Sequence[str]) -> str:
+        """Run a short command where it reaches the stores, and return what it printed.
+
+        Raises:
+            UserError: it failed; with its own message.
+        """
+
+    @abstractmethod
+    def data(self) -> list[str]:
+        """What ``down --volumes`` removes for good, a line each."""
+
+    def stores(self) -> dict[str, Any]:
+        """What the stores hold (see `server.stores.examine`); empty while they cannot be asked."""
+        try:
+            return dict(json.loads(self.capture(["-m", "server.stores"])))
+        except (UserError, json.JSONDecodeError):
+            return {}
 
     def probed(self, name: str, *, state: str, **facts: Any) -> ServiceStatus:
         """The status of a running service, its health asked at its published address."""

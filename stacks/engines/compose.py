@@ -93,6 +93,20 @@ class ComposeEngine(Engine):
         command = self._compose("run", "--rm", "--no-deps", *terminal, *variables, "mlflow", "python", *argv)
         return subprocess.run(command, check=False).returncode
 
+    def capture(self, argv: Sequence[str]) -> str:
+        """See `Engine.capture`."""
+        command = self._compose("exec", "--no-TTY", "mlflow", "python", *argv)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise UserError(done.stderr.strip().removeprefix("error: ") or f"{argv} failed")
+        return done.stdout
+
+    def data(self) -> list[str]:
+        """See `Engine.data`."""
+        wanted = f"label=com.docker.compose.project={self.deployment.project}"
+        names = _output(["docker", "volume", "ls", "--quiet", "--filter", wanted]) or ""
+        return [f"volume {name}" for name in names.splitlines()]
+
     def _compose(self, *words: str) -> list[str]:
         return [*compose_command(), "--file", str(self.deployment.state / FRAMES[self.name]), *words]
 

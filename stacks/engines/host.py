@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from console import UserError, note
+from console import UserError
 from stacks.deployment import RECORD, make_private_dir, write_private
 from stacks.engines.base import Engine, ServiceStatus
 from stacks.engines.ports import check_port_is_free
-from stacks.render import FRAMES, render
+from stacks.render import FRAMES, process_environment, render
 from stacks.services import SERVICES
 
 if TYPE_CHECKING:
@@ -108,9 +108,24 @@ class HostEngine(Engine):
 
     def run(self, argv: Sequence[str], environment: Mapping[str, str]) -> int:
         """See `Engine.run`."""
-        variables = {"PYTHONPATH": str(self.deployment.root), **environment}
         command = [self.deployment.python, *argv]
-        return subprocess.run(command, env={**_clean_environment(), **variables}, check=False).returncode
+        variables = {**self._environment(), **environment}
+        return subprocess.run(command, env=variables, check=False).returncode
+
+    def capture(self, argv: Sequence[str]) -> str:
+        """See `Engine.capture`."""
+        command = [self.deployment.python, *argv]
+        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise UserError(done.stderr.strip().removeprefix("error: ") or f"{argv} failed")
+        return done.stdout
+
+    def data(self) -> list[str]:
+        """See `Engine.data`."""
+        return [str(self.deployment.state / folder) for folder in ("data", "logs")]
+
+    def _environment(self) -> dict[str, str]:
+        return {**_clean_environment(), **process_environment(self.deployment)}
 
     def _check_ports(self) -> None:
         """Find a taken port before anything is started; our own processes may hold theirs."""

@@ -1,0 +1,91 @@
+"""What every artifact store can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+T = TypeVar("T")
+
+
+class StoreError(Exception):
+    """The store answered with an error, or not at all. The message names the store and the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object: its key below the destination, its size in bytes, and when it was last written.
+
+    `modified` is in seconds since the epoch, or None where the store does not tell.
+    """
+
+    key: str
+    size: int
+    modified: float | None
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of at most `size` items, the last one shorter (``itertools.batched`` needs Python 3.12)."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def folder(prefix: str) -> str:
+    """Return `prefix` as the name of a folder: empty, or ending in exactly one ``/``.
+
+    Raises:
+        StoreError: `prefix` is absolute or has an empty, ``.`` or ``..`` part: it could leave the store.
+    """
+    prefix = prefix.removesuffix("/")
+    if prefix and not is_safe_key(prefix):
+        raise StoreError(f"'{prefix}' is no path below the artifact destination")
+    return f"{prefix}/" if prefix else ""
+
+
+def is_safe_key(key: str) -> bool:
+    r"""Whether `key` names something strictly below the destination: no empty, ``.`` or ``..`` part."""
+    return not any(part in {"", ".", ".."} for part in key.split("/")) and not set(key) & {"\\", "\0"}
+
+
+class Store(ABC):
+    """Objects below one artifact destination."""
+
+    #: The destination this store was opened with, without credentials.
+    uri: str
+    #: The most keys that one request to the store deletes; a good size for the batches given to `delete`.
+    batch_size: int = 1000
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Yield every object below the folder `prefix`, page by page, in no promised order.
+
+        A folder that does not exist is empty.
+
+        Raises:
+            StoreError: the store refused or could not be reached, or `prefix` leads out of it.
+        """
+
+    @abstractmethod
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        """Yield the names (no slashes) of the folders directly below the folder `prefix`.
+
+        Raises:
+            StoreError: as in `list`.
+        """
+
+    @abstractmethod
+    def delete(self, keys: Iterable[str]) -> dict[str, str]:
+        """Delete objects; one that is gone already counts as deleted.
+
+        Returns:
+            The keys that are still there, each with the reason. Empty means that all are gone.
+        """
+
+    def prune(self, prefix: str) -> None:  # noqa: B027 (most stores have no folders to remove)
+        """Remove the empty folders below `prefix`, and itself if it is empty, where folders exist."""

@@ -1,0 +1,93 @@
+"""Artifacts in a local directory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from artifacts.base import Store, StoredObject, StoreError, folder, is_safe_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class LocalStore(Store):
+    """A directory tree. Symbolic links are objects here: listed and deleted, never followed."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+        self.uri = str(self._root)
+
+    def _below(self, path: str) -> Path:
+        """Return the absolute path of `path`, without a symbolic link on the way to it.
+
+        Raises:
+            StoreError: a folder on the way is a symbolic link, so the path may lead out of the store.
+        """
+        target = self._root / path
+        if target.parent.resolve() != target.parent:
+            raise StoreError(f"'{path}' in {self.uri} lies behind a symbolic link")
+        return target
+
+    def _scan(self, prefix: str) -> Iterator[os.DirEntry[str]]:
+        path = self._below(prefix) if prefix else self._root
+        try:
+            if path.is_symlink():
+                raise StoreError(f"'{prefix}' in {self.uri} is a symbolic link")
+            with os.scandir(path) as entries:
+                yield from entries
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise StoreError(f"cannot list {path}: {error.strerror}") from error
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Walk the folder `prefix`, one directory in memory at a time. See `Store.list`."""
+        waiting = [folder(prefix)]
+        while waiting:
+            here = waiting.pop()
+            for entry in self._scan(here):
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{here}{entry.name}/")
+                    continue
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # deleted while we were looking
+                yield StoredObject(f"{here}{entry.name}", status.st_size, status.st_mtime)
+
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        """Yield the subdirectories of `prefix`. See `Store.folders`."""
+        for entry in self._scan(folder(prefix)):
+            if entry.is_dir(follow_symlinks=False):
+                yield entry.name
+
+    def delete(self, keys: Iterable[str]) -> dict[str, str]:
+        """Unlink the files. See `Store.delete`."""
+        errors = {}
+        for key in keys:
+            try:
+                if not is_safe_key(key):
+                    raise StoreError("no path below the artifact destination")
+                self._below(key).unlink(missing_ok=True)
+            except NotADirectoryError:
+                continue
+            except (OSError, StoreError) as error:
+                errors[key] = getattr(error, "strerror", None) or str(error)
+        return errors
+
+    def prune(self, prefix: str) -> None:
+        """Remove empty directories from the bottom up. See `Store.prune`."""
+        try:
+            path = self._below(folder(prefix))
+            if not stat.S_ISDIR(path.lstat().st_mode) or path == self._root:
+                return
+        except (OSError, StoreError):
+            return
+        for directory, _, _ in os.walk(path, topdown=False, followlinks=False):
+            try:
+                Path(directory).rmdir()
+            except OSError:  # not empty, or gone: both are fine
+                continue

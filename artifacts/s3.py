@@ -1,0 +1,125 @@
+"""Artifacts in S3 or anything that speaks its protocol."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from artifacts.base import Store, StoredObject, StoreError, batches, folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from mypy_boto3_s3.client import S3Client
+
+
+def s3_client(*, timeout: float = 60.0, threads: int = 8) -> S3Client:
+    """Return a client that finds its endpoint, keys and region where MLflow's own does.
+
+    The environment variables are those of ``mlflow.store.artifact.s3_artifact_repo``:
+    ``MLFLOW_S3_ENDPOINT_URL``, ``MLFLOW_S3_IGNORE_TLS``, ``MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE``, and what
+    boto3 reads itself (``AWS_SHARED_CREDENTIALS_FILE``, ``AWS_PROFILE``, ``AWS_REGION``, ...).
+
+    Args:
+        timeout: seconds that one request may stay silent.
+        threads: how many threads will share the client.
+    """
+    import boto3
+    from botocore.config import Config
+
+    addressing: Any = os.environ.get("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE", "auto")
+    ignore_tls = os.environ.get("MLFLOW_S3_IGNORE_TLS", "").lower() in {"true", "1"}
+    return boto3.client(
+        "s3",
+        endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL") or None,
+        verify=False if ignore_tls else None,
+        config=Config(
+            signature_version="s3v4",
+            s3={"addressing_style": addressing},
+            connect_timeout=min(timeout, 10.0),
+            read_timeout=timeout,
+            # 503 SlowDown, connection resets and time-outs are tried again with a growing pause
+            retries={"mode": "standard", "total_max_attempts": 5},
+            max_pool_connections=threads + 2,
+            # servers other than Amazon's rarely know the newer checksums
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+
+
+class S3Store(Store):
+    """The objects of one bucket whose keys begin with one prefix."""
+
+    def __init__(self, bucket: str, prefix: str, *, timeout: float = 60.0, threads: int = 8) -> None:
+        self._bucket = bucket
+        self._prefix = folder(prefix.strip("/"))
+        self._threads = threads
+        self._client = s3_client(timeout=timeout, threads=threads)
+        owner = os.environ.get("MLFLOW_S3_EXPECTED_BUCKET_OWNER")
+        self._owner: dict[str, Any] = {"ExpectedBucketOwner": owner} if owner else {}
+        self.uri = f"s3://{bucket}/{self._prefix}".rstrip("/")
+
+    def _pages(self, prefix: str, delimiter: str = "") -> Iterator[Any]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=self._prefix + folder(prefix), Delimiter=delimiter, **self._owner
+        )
+        try:
+            yield from pages
+        except (BotoCoreError, ClientError) as error:
+            raise StoreError(f"cannot list {self.uri}/{prefix}: {error}") from error
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """List with ListObjectsV2, one page in memory at a time. See `Store.list`."""
+        for page in self._pages(prefix):
+            for item in page.get("Contents", ()):
+                key = item["Key"].removeprefix(self._prefix)
+                if key:
+                    yield StoredObject(key, item["Size"], item["LastModified"].timestamp())
+
+    def folders(self, prefix: str = "") -> Iterator[str]:
+        """List common prefixes. See `Store.folders`."""
+        for page in self._pages(prefix, delimiter="/"):
+            for item in page.get("CommonPrefixes", ()):
+                yield item["Prefix"].removesuffix("/").rpartition("/")[2]
+
+    def delete(self, keys: Iterable[str]) -> dict[str, str]:
+        """Delete with DeleteObjects, up to 1,000 keys a request, several requests at a time.
+
+        DeleteObjects answers 200 even when keys could not be deleted and lists those in its body
+        (Amazon S3 API reference, DeleteObjects): these count as errors. See `Store.delete`.
+        """
+        groups = batches(keys, self.batch_size)
+        first, second = next(groups, []), next(groups, [])
+        if not second:
+            return self._delete_batch(first)
+        errors: dict[str, str] = {}
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="s3-delete") as pool:
+            for failed in pool.map(self._delete_batch, chain([first, second], groups)):
+                errors |= failed
+        return errors
+
+    def _delete_batch(self, keys: Sequence[str]) -> dict[str, str]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if not keys:
+            return {}
+        try:
+            answer = self._client.delete_objects(
+                Bucket=self._bucket,
+                Delete={"Objects": [{"Key": self._prefix + key} for key in keys], "Quiet": True},
+                **self._owner,
+            )
+        except (BotoCoreError, ClientError) as error:
+            return dict.fromkeys(keys, str(error))
+        errors = {}
+        for failed in answer.get("Errors", ()):
+            if failed.get("Code") == "NoSuchKey":
+                continue
+            key = failed.get("Key", "").removeprefix(self._prefix)
+            errors[key] = f"{failed.get('Code')}: {failed.get('Message')}"
+        return errors

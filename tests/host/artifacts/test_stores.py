@@ -1,0 +1,156 @@
+"""Stores against a real directory and a real S3 server: the same promises, whatever holds the objects."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from artifacts import Store, StoreError, open_store
+from artifacts.s3 import s3_client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="module")
+def s3_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Serve a bucket named ``bucket`` with rclone, set what MLflow reads to find it; yield its folder."""
+    root = tmp_path_factory.mktemp("s3")
+    (root / "bucket").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        ["rclone", "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "access-key,secret-key", root],
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_S3_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "access-key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret-key")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        deadline = time.monotonic() + 60
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert server.poll() is None, "rclone ended"
+            assert time.monotonic() < deadline, "rclone does not answer"
+            time.sleep(0.1)
+        yield root / "bucket"
+    server.terminate()
+    server.wait(30)
+
+
+@pytest.fixture(params=["path", "file", "s3"])
+def store_and_folder(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Store, Path]:
+    """Return an empty store of each kind, and the folder where its objects lie as files."""
+    if request.param == "s3":
+        bucket: Path = request.getfixturevalue("s3_bucket")
+        folder = bucket / tmp_path.name
+        return open_store(f"s3://bucket/{tmp_path.name}"), folder
+    folder = tmp_path / "artifacts with space"
+    folder.mkdir()
+    return open_store(str(folder) if request.param == "path" else folder.as_uri()), folder
+
+
+def write(folder: Path, *keys: str) -> None:
+    """Write files; into the S3 server through its own door, since it caches what it saw of the folder."""
+    if folder.parent.name == "bucket":
+        client = s3_client()
+        for key in keys:
+            client.put_object(Bucket="bucket", Key=f"{folder.name}/{key}", Body=key.encode())
+        return
+    for key in keys:
+        (folder / key).parent.mkdir(parents=True, exist_ok=True)
+        (folder / key).write_bytes(key.encode())
+
+
+def keys_of(store: Store, prefix: str = "") -> set[str]:
+    return {item.key for item in store.list(prefix)}
+
+
+def test_a_listing_holds_every_object_below_the_folder_and_none_beside_it(
+    store_and_folder: tuple[Store, Path],
+) -> None:
+    store, folder = store_and_folder
+    write(folder, "1/a/artifacts/x", "1/a/artifacts/deep/y z ü", "1/ab/artifacts/x", "2/c")
+    found = {item.key: item for item in store.list()}
+    assert set(found) == {"1/a/artifacts/x", "1/a/artifacts/deep/y z ü", "1/ab/artifacts/x", "2/c"}
+    assert found["2/c"].size == 3
+    assert abs((found["2/c"].modified or 0) - time.time()) < 3600
+    assert keys_of(store, "1/a") == keys_of(store, "1/a/") == {"1/a/artifacts/x", "1/a/artifacts/deep/y z ü"}
+    assert set(store.folders()) == {"1", "2"}
+    assert set(store.folders("1")) == {"a", "ab"}
+    assert keys_of(store, "nowhere") == set()
+
+
+def test_deleted_objects_are_gone_and_the_others_stay(store_and_folder: tuple[Store, Path]) -> None:
+    store, folder = store_and_folder
+    write(folder, *(f"1/run/artifacts/{number}" for number in range(1100)), "1/other/x")
+    assert store.delete(item.key for item in list(store.list("1/run"))) == {}
+    assert keys_of(store) == {"1/other/x"}
+    assert store.delete(["1/run/artifacts/1", "never/there"]) == {}
+    assert store.delete([]) == {}
+
+
+@pytest.mark.parametrize("prefix", ["..", "../other", "1/../2", "/etc", "1//2", "./1"])
+def test_a_prefix_that_could_leave_the_store_is_refused(
+    store_and_folder: tuple[Store, Path], prefix: str
+) -> None:
+    store, _ = store_and_folder
+    with pytest.raises(StoreError):
+        list(store.list(prefix))
+
+
+def test_a_symbolic_link_is_deleted_but_never_followed(tmp_path: Path) -> None:
+    write(tmp_path, "outside/keep", "root/1/a")
+    (tmp_path / "root/1/link").symlink_to(tmp_path / "outside")
+    (tmp_path / "root/2").symlink_to(tmp_path / "outside")
+    store = open_store(str(tmp_path / "root"))
+    assert keys_of(store) == {"1/a", "1/link", "2"}
+    with pytest.raises(StoreError, match="symbolic link"):
+        list(store.list("2"))
+    assert store.delete(["2/keep", "1/link", "../outside/keep"]).keys() == {"2/keep", "../outside/keep"}
+    assert (tmp_path / "outside/keep").exists()
+    assert not (tmp_path / "root/1/link").is_symlink()
+
+
+def test_empty_folders_are_removed_with_what_they_held(tmp_path: Path) -> None:
+    write(tmp_path, "1/a/artifacts/deep/x", "1/b/x")
+    store = open_store(str(tmp_path))
+    store.delete(["1/a/artifacts/deep/x"])
+    store.prune("1/a")
+    assert {path.name for path in (tmp_path / "1").iterdir()} == {"b"}
+    store.prune("1/b")
+    assert (tmp_path / "1/b/x").exists()
+    store.prune("")
+    assert tmp_path.exists()
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "mlflow-artifacts:/", "http://127.0.0.1:5555", "s3://", "nonsense://x", "file://other-host/x"]
+)
+def test_what_is_no_destination_is_refused_with_a_reason(uri: str) -> None:
+    with pytest.raises(StoreError):
+        open_store(uri)
+
+
+def test_an_s3_server_that_is_not_there_is_an_error_for_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "access-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-key")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    store = open_store("s3://bucket")
+    assert store.delete(["a", "b"]).keys() == {"a", "b"}
+    with pytest.raises(StoreError, match="s3://bucket"):
+        list(store.list())
