@@ -115,12 +115,11 @@ def build(
     engine.require()
     if platforms:
         _check_platforms(platforms, from_packages=from_packages, push=push)
-    built = {}
+    bases: dict[str, str] = {}
     for what in chosen:
-        base = _base(what, from_packages=from_packages, refresh=refresh)
-        built[what.name] = _build(what, base, push.strip("/"), platforms)
-        refresh = False if what.base.name in {other.base.name for other in chosen} else refresh
-    return built
+        if what.base.name not in bases:
+            bases[what.base.name] = _base(what, from_packages=from_packages, refresh=refresh)
+    return {what.name: _build(what, bases[what.base.name], push.strip("/"), platforms) for what in chosen}
 
 
 def _base(what: catalogue.Image, *, from_packages: bool, refresh: bool) -> str:
@@ -242,13 +241,13 @@ def _revision() -> str:
 
 
 def replaced() -> list[tuple[str, str, int]]:
-    """Images of ours that a newer build has taken the place of and that no container uses.
+    """List the images of ours that newer builds replaced and no container uses.
 
     Nothing removes them but a user who was asked: see `remove`.
 
     Returns:
-        For each: its id, its tag (empty for a build stage's leftover), and its size in bytes, with layers that
-        it may share with others.
+        For each: its id, its tag (empty for a build stage's leftover), and its size in bytes, which counts
+        layers that it shares with others.
     """
     current = {found["Id"] for name in names() if (found := engine.inspect(reference(name)))}
     keep = current | engine.images_in_use()
