@@ -12,10 +12,12 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 from console import UserError, note, user_errors
+from server.tether import die_with_parent
 
 UNPRIVILEGED = "nobody"
 SYSTEM_STATE = Path("/var/lib/mlflow-stacks")  # where a user that is not root can reach what root keeps
@@ -75,12 +77,13 @@ def start(data: Path, host: str, port: int, password_file: Path, options: list[s
         UserError: there are no programs, or the cluster cannot be made.
     """
     password = password_file.read_text().strip()
-    data.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    data.mkdir(mode=0o700, exist_ok=True)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = programs(data)
     if os.geteuid() == 0:
         folder = _within_reach(folder)
+        parent = os.getppid()
         _become(UNPRIVILEGED, data)
+        die_with_parent(parent, signal.SIGINT)  # a change of user undoes it (prctl(2), PR_SET_PDEATHSIG)
     if not (data / "PG_VERSION").exists():
         _make_cluster(folder, data, password)
     settings = [f"listen_addresses={host}", f"port={port}", "unix_socket_directories=", *options]
@@ -103,6 +106,9 @@ def _within_reach(folder: Path) -> Path:
 
 def _become(user: str, data: Path) -> None:
     account = pwd.getpwnam(user)
+    for folder in (data.parent, SYSTEM_STATE):
+        if folder.is_relative_to(SYSTEM_STATE):
+            folder.chmod(0o711)  # passed through, not read
     for path in (data, *data.rglob("*")):
         os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
     os.setgroups([])

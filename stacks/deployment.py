@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RECORD = "stack.json"
+SYSTEM_STATE = Path("/var/lib/mlflow-stacks")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class Deployment:
         python: the interpreter that the host engine runs.
         images: image reference by image name (compose engine).
         given_secrets: secrets that the user gave through settings, by name of the secret.
+        generation: how often the secrets were rotated.
+        system: whether root runs it.
+        gateway_digest: changes whenever gateway.yaml or a provider key does.
     """
 
     stack: Stack
@@ -51,6 +55,9 @@ class Deployment:
     python: str = sys.executable
     images: dict[str, str] | None = None
     given_secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    generation: int = 0
+    system: bool = False
+    gateway_digest: str = ""
 
     @property
     def name(self) -> str:
@@ -68,6 +75,11 @@ class Deployment:
         """The services that run with these settings, in start order; what an external store needs comes first."""
         wanted = [name for name in self.stack.services if SERVICES[name].wanted(self.settings, self.stack)]
         return tuple(sorted(wanted, key=lambda name: not SERVICES[name].checks_external(self.settings)))
+
+    @property
+    def postgres_data(self) -> Path:
+        """PostgreSQL's cluster on the host engine; root's lies where the user that PostgreSQL runs as gets to it."""
+        return SYSTEM_STATE / self.project / "postgres" if self.system else self.state / "data" / "postgres"
 
     @property
     def workers(self) -> int:
@@ -98,6 +110,8 @@ class Deployment:
             "stack": self.name,
             "engine": engine,
             "project": self.project,
+            "generation": self.generation,
+            "images": self.images or {},
             "settings": self.settings.model_dump(
                 mode="json", exclude_defaults=True, exclude={"s3_access_key", "s3_secret_key"}
             ),
@@ -154,7 +168,9 @@ def open_deployment(
         state=(ROOT / merged.state_dir.expanduser() / stack.name).absolute(),
         project=_project(stack.name, ROOT / merged.state_dir.expanduser()),
         given_secrets=given_secrets,
+        system=os.geteuid() == 0,
     )
+    deployment = replace(deployment, generation=deployment.record().get("generation", 0))
     if recorded and (known := deployment.record().get("settings")) is not None:
         last = settings.load({**stack.settings, **known}, surroundings=False)
         deployment = replace(deployment, settings=last)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stacks.settings import ROOT
@@ -29,20 +32,36 @@ def render(deployment: Deployment, engine: str) -> dict[str, str]:
         File text by path relative to the state directory.
     """
     frame = FRAMES[engine]
-    text = (
-        _environment()
-        .get_template(f"{frame}.j2")
-        .render(
-            deployment=deployment,
-            settings=deployment.settings,
-            services=deployment.services,
-            stores=Stores.of(deployment, engine),
-            allowed_hosts=_allowed_hosts(deployment.settings),
-            cors_allowed_origins=_cors_allowed_origins(deployment.settings),
-            max_connections=CONNECTIONS_PER_WORKER * deployment.workers + SPARE_CONNECTIONS,
-        )
-    )
-    return {frame: text}
+    context: dict[str, Any] = {
+        "deployment": deployment,
+        "settings": deployment.settings,
+        "services": deployment.services,
+        "stores": Stores.of(deployment, engine),
+        "allowed_hosts": partial(_allowed_hosts, deployment.settings),
+        "cors_allowed_origins": _cors_allowed_origins(deployment.settings),
+        "max_connections": CONNECTIONS_PER_WORKER * deployment.workers + SPARE_CONNECTIONS,
+        "declared": {},
+    }
+    template = _environment().get_template(f"{frame}.j2")
+    if engine == "compose":
+        context["declared"] = _declared(template.render(context))
+    return {frame: template.render(context)}
+
+
+def secrets_named(files: dict[str, str]) -> set[str]:
+    """The secrets that rendered files name, which must be there before an engine reads the files."""
+    return {name for text in files.values() for name in re.findall(r"/secrets/([a-z][a-z-]*)", text)}
+
+
+def _declared(text: str) -> dict[str, list[str]]:
+    """The volumes, secrets and networks that the services of a Compose file name: each has to be declared."""
+    services = yaml.safe_load(text)["services"].values()
+    volumes = {volume.partition(":")[0] for service in services for volume in service.get("volumes", ())}
+    return {
+        "volumes": sorted(volume for volume in volumes if not volume.startswith("/")),
+        "secrets": sorted({secret for service in services for secret in service.get("secrets", ())}),
+        "networks": sorted({network for service in services for network in service["networks"]}),
+    }
 
 
 # The server's thread pool has 40 threads a worker, and a request may hold two connections: less deadlocks under load.
@@ -113,13 +132,13 @@ def process_environment(deployment: Deployment) -> dict[str, str]:
     return {"PYTHONPATH": str(deployment.root), **Stores.of(deployment, "host").environment}
 
 
-def _allowed_hosts(settings: Settings) -> str:
-    """Host headers that the tracking server answers, as MLFLOW_SERVER_ALLOWED_HOSTS takes them.
+def _allowed_hosts(settings: Settings, service: str) -> str:
+    """Host headers that a service answers, as MLFLOW_SERVER_ALLOWED_HOSTS takes them.
 
     The match includes the port, and is fnmatch's where the entry holds a star, where a bracket opens a character
     class (mlflow.server.security_utils.is_allowed_host_header): so each name is given twice.
     """
-    names = ("localhost", "127.0.0.1", "[::1]", "mlflow", "gateway", *settings.allowed_hosts)
+    names = ("localhost", "127.0.0.1", "[::1]", service, *settings.allowed_hosts)
     return ",".join(form for name in names for form in (name, f"{name.replace('[', '[[]')}:*"))
 
 
@@ -136,6 +155,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        extensions=["jinja2.ext.do"],
     )
     environment.globals["process_environment"] = process_environment
     environment.filters["quoted"] = _compose_quoted

@@ -69,7 +69,7 @@ def ensure(deployment: Deployment, wanted: Iterable[str], *, engine: str) -> Non
     Raises:
         UserError: a secret is gone that the stack's data depends on, or a file cannot be written.
     """
-    wanted = set(wanted)
+    wanted = set(wanted) & (GENERATED.keys() | DERIVED.keys())
     if not wanted:
         return
     make_private_dir(folder(deployment))
@@ -95,16 +95,13 @@ def ensure(deployment: Deployment, wanted: Iterable[str], *, engine: str) -> Non
         _write(folder(deployment) / name, DERIVED[name](known), engine)
 
 
-def copy_gateway_keys(deployment: Deployment, source: Path, *, engine: str) -> Path:
+def copy_gateway_keys(deployment: Deployment, source: Path, *, engine: str) -> None:
     """Copy the provider keys beside the other secrets, so that containers and processes read them there.
 
     Args:
         deployment: whose gateway.
         source: the folder in which the user keeps one file a key; it need not exist.
         engine: decides the mode of the files.
-
-    Returns:
-        The folder of the copies.
     """
     target = folder(deployment) / GATEWAY_KEYS
     make_private_dir(folder(deployment))
@@ -114,7 +111,6 @@ def copy_gateway_keys(deployment: Deployment, source: Path, *, engine: str) -> P
     for file in sorted(source.iterdir()) if source.is_dir() else ():
         if file.is_file():
             _write(target / file.name, file.read_text(), engine)
-    return target
 
 
 def _write(path: Path, text: str, engine: str) -> None:
