@@ -88,7 +88,7 @@ def start(data: Path, host: str, port: int, password_file: Path, options: list[s
         _make_cluster(folder, data, password)
     settings = [f"listen_addresses={host}", f"port={port}", "unix_socket_directories=", *options]
     words = [word for setting in settings for word in ("-c", setting)]
-    os.execv(folder / "postgres", ["postgres", "-D", str(data), *words])  # noqa: S606 (no shell in it)
+    os.execv(folder / "postgres", [str(folder / "postgres"), "-D", str(data), *words])  # noqa: S606 (no shell in it)
 
 
 def _within_reach(folder: Path) -> Path:

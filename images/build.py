@@ -47,11 +47,12 @@ def _tag(what: catalogue.Image, context: Path) -> str:
     return f"{catalogue.REPOSITORY}/{what.name}:{what.version}-{catalogue.content_hash(context)[:12]}"
 
 
-def find(name: str) -> str | None:
+def find(name: str, *, official: bool = True) -> str | None:
     """The reference an image can be started under: the official one where it is here, else the built one.
 
     Args:
         name: one of `names`.
+        official: False looks for the built one alone.
 
     Returns:
         A reference that is on this machine, or None; None too where no engine answers.
@@ -59,8 +60,8 @@ def find(name: str) -> str | None:
     Raises:
         UserError: there is no such image.
     """
-    official = catalogue.image(name).official
-    candidates = [*([official] if official else []), reference(name)]
+    published = catalogue.image(name).official
+    candidates = [*([published] if published and official else []), reference(name)]
     return next((candidate for candidate in candidates if engine.inspect(candidate)), None)
 
 
@@ -84,6 +85,19 @@ def ensure(name: str) -> str:
         return build([name], from_packages=engine.inspect(packages.tag(base)) is not None)[name]
     _fetch(official)
     return official
+
+
+def fetch(name: str) -> str:
+    """The reference of an image that is never built here, on this machine when this returns.
+
+    Raises:
+        UserError: it is not here and no registry answers.
+    """
+    wanted = catalogue.fetched(name)
+    if not engine.inspect(wanted):
+        engine.require()
+        _fetch(wanted)
+    return wanted
 
 
 def build(

@@ -77,6 +77,13 @@ class Deployment:
         return tuple(sorted(wanted, key=lambda name: not SERVICES[name].checks_external(self.settings)))
 
     @property
+    def gateway_base_url(self) -> str | None:
+        """The base URL that an OpenAI client takes, where there is a gateway."""
+        if "gateway" in self.services:
+            return f"{SERVICES['gateway'].url(self.settings)}/v1"
+        return f"{SERVICES['mlflow'].url(self.settings)}/gateway/mlflow/v1" if "gateway-sync" in self.services else None
+
+    @property
     def postgres_data(self) -> Path:
         """PostgreSQL's cluster on the host engine; root's lies where the user that PostgreSQL runs as gets to it."""
         return SYSTEM_STATE / self.project / "postgres" if self.system else self.state / "data" / "postgres"

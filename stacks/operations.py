@@ -67,6 +67,7 @@ def describe(engine: Engine) -> dict[str, Any]:
         "engine": engine.name,
         "project": deployment.project,
         "services": [service.as_json() for service in engine.services()],
+        **({"gateway": base_url} if (base_url := deployment.gateway_base_url) else {}),
     }
 
 

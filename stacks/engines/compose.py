@@ -207,9 +207,12 @@ def with_images(deployment: Deployment) -> Deployment:
     recorded = deployment.record().get("images", {})
     found = {}
     for name in _images(deployment):
+        if name == "object-store" and deployment.settings.object_store == "rustfs":
+            found[name] = building.fetch("rustfs")
+            continue
         built = building.reference(name)
         if recorded.get(name, "").partition(":")[0] == built.partition(":")[0] and name != "mlflow":
-            found[name] = building.find(name, built=True) or building.build([name], from_packages=True)[name]
+            found[name] = building.find(name, official=False) or building.build([name], from_packages=True)[name]
         else:
             found[name] = building.ensure(name)
         if found[name] == built and name != "mlflow":

@@ -16,7 +16,7 @@ import psutil
 from console import UserError
 from stacks.deployment import make_private_dir
 from stacks.engines.base import Engine, ServiceStatus
-from stacks.engines.ports import check_port_is_free
+from stacks.engines.ports import check_port_is_free, listens
 from stacks.render import FRAMES, process_environment, render
 from stacks.services import SERVICES
 
@@ -207,6 +207,9 @@ class HostEngine(Engine):
             return ServiceStatus(name, state, health="done" if done else None, detail=info["description"])
         if state != "running":
             return ServiceStatus(name, state, detail=info["spawnerr"] or info["description"])
+        local_port = SERVICES[name].local_port
+        if local_port and not listens(local_port(self.deployment.settings)):
+            return ServiceStatus(name, state, health="unhealthy", detail="does not listen yet")
         return self.probed(
             name, state=state, uptime=float(info["now"] - info["start"]), memory=_memory(info["pid"])
         )
