@@ -248,9 +248,16 @@ def _endpoint(document: _Document, store: _KeyStore, keys: Keys, value: object) 
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
     from mlflow.gateway.config import EndpointConfig, EndpointType  # noqa: PLC0415
     from mlflow.gateway.provider_registry import provider_registry  # noqa: PLC0415
+    from mlflow.gateway.utils import is_valid_endpoint_name  # noqa: PLC0415
     from pydantic import ValidationError  # noqa: PLC0415
 
     given = document.mapping(value, keys, _ENDPOINT, ("name", "endpoint_type", "model"))
+    if not is_valid_endpoint_name(str(given["name"])):
+        raise document.error((*keys, "name"), "may hold letters, digits, hyphens, underscores and dots only")
+    if limit := given.get("limit"):
+        document.mapping(
+            limit, (*keys, "limit"), ("calls", "key", "renewal_period"), ("calls", "renewal_period")
+        )
     kinds = [kind.value for kind in EndpointType]
     if given["endpoint_type"] not in kinds:
         raise document.error((*keys, "endpoint_type"), f"must be one of {', '.join(kinds)}")
@@ -266,7 +273,7 @@ def _endpoint(document: _Document, store: _KeyStore, keys: Keys, value: object) 
             document, store, at, document.mapping(model.get("config") or {}, at, fields, required)
         )
         config_type(**config)
-        at = keys
+        at = (*keys, "limit") if limit else keys  # all else has been checked
         checked = {**given, "model": {**model, "provider": provider, "config": config}}
         EndpointConfig(**checked)
     except ValidationError as error:

@@ -83,7 +83,9 @@ def test_up_after_a_changed_setting_restarts_just_what_changed(stack: StackUnder
 
 def test_it_listens_on_loopback_alone(stack: StackUnderTest) -> None:
     port = stack.settings["port"]
-    addresses = {c.laddr.ip for c in psutil.net_connections("tcp") if c.laddr.port == port and c.status == "LISTEN"}
+    addresses = {
+        c.laddr.ip for c in psutil.net_connections("tcp") if c.laddr.port == port and c.status == "LISTEN"
+    }
     assert addresses == {"127.0.0.1"}
 
 

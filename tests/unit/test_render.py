@@ -38,7 +38,9 @@ def test_every_stack_renders_to_its_golden_file(stack: str, engine: str) -> None
         if UPDATE:
             golden.parent.mkdir(parents=True, exist_ok=True)
             golden.write_text(text)
-        assert text == golden.read_text(), "if this is meant: UPDATE_GOLDEN=1 pytest tests/unit/test_render.py"
+        assert text == golden.read_text(), (
+            "if this is meant: UPDATE_GOLDEN=1 pytest tests/unit/test_render.py"
+        )
 
 
 @pytest.mark.parametrize("stack", catalogue.names())

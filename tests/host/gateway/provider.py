@@ -6,7 +6,7 @@ import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
             identity = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"]}
             self.answer(200, {**identity, "choices": [choice], "usage": usage})
 
-    def answer(self, status: int, body: Any) -> None:
+    def answer(self, status: int, body: object) -> None:
         """Send one JSON answer."""
         content = json.dumps(body).encode()
         self.send_response(status)

@@ -48,7 +48,7 @@ def example(base: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the provider's key in its secrets, under two names."""
+    """Make a folder with the provider's key in its secrets, under two names."""
     folder = tmp_path_factory.mktemp("gateway")
     (folder / "secrets").mkdir()
     for name in ("provider_key", "TEST_PROVIDER_KEY"):
@@ -64,7 +64,7 @@ def base() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def settings(folder: Path, base: str) -> dict[str, str]:
-    """What both gateways are told."""
+    """Write the configuration; gives what both gateways are told."""
     (folder / "gateway.yaml").write_text(yaml.safe_dump(example(base)))
     return {
         "MLFLOW_GATEWAY_CONFIG": str(folder / "gateway.yaml"),
@@ -86,14 +86,14 @@ def standalone(folder: Path, settings: dict[str, str]) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def server(folder: Path, settings: dict[str, str]) -> Iterator[Running]:
-    """A tracking server whose gateway has been synchronised once."""
+    """Start a tracking server and synchronise its gateway once."""
     server = launch(folder, "server", "--port", "{port}", env=settings).wait_ready()
     assert synchronise(server, folder, settings)["created"] == ["first", "second", "vectors", "shared"]
     yield server
     server.stop()
 
 
-def synchronise(server: Running, folder: Path, settings: dict[str, str], *flags: str, code: int = 0) -> Any:
+def synchronise(server: Running, folder: Path, settings: dict[str, str], *flags: str, code: int = 0) -> Any:  # noqa: ANN401
     """Run `gateway.sync`: its JSON, or its errors when it fails as expected."""
     command = [sys.executable, "-m", "gateway.sync", "--tracking-uri", server.url, "--json", *flags]
     answer = subprocess.run(
