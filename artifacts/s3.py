@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from artifacts.base import Store, StoredObject, StoreError, batches, folder
+from artifacts.base import Fetched, Store, StoredObject, StoreError, batches, copy_hashed, folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from mypy_boto3_s3.client import S3Client
 
@@ -110,6 +111,34 @@ class S3Store(Store):
                 for failed in pool.map(self._delete_batch, some):
                     errors |= failed
         return errors
+
+    def fetch(self, key: str, target: Path) -> Fetched | None:
+        """Download with GetObject. See `Store.fetch`."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        for attempt in range(3):
+            try:
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **self._owner)
+                with target.open("wb") as copy:
+                    return copy_hashed(answer["Body"].iter_chunks(1 << 20), copy)
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") in {"NoSuchKey", "404"}:
+                    return None
+                raise StoreError(f"cannot read {self.uri}/{key}: {error}") from error
+            except BotoCoreError as error:  # a connection that broke while the body was read
+                if attempt == 2:
+                    raise StoreError(f"cannot read {self.uri}/{key}: {error}") from error
+        return None
+
+    def put(self, source: Path, key: str, modified: float | None) -> None:  # noqa: ARG002 - S3 sets its own time
+        """Upload, in parts where the file is large. See `Store.put`."""
+        from boto3.exceptions import S3UploadFailedError
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._client.upload_file(str(source), self._bucket, self._prefix + key, ExtraArgs=self._owner or None)
+        except (S3UploadFailedError, BotoCoreError, ClientError) as error:
+            raise StoreError(f"cannot write {self.uri}/{key}: {error}") from error
 
     def _delete_batch(self, keys: Sequence[str]) -> dict[str, str]:
         from botocore.exceptions import BotoCoreError, ClientError

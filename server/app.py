@@ -1,0 +1,86 @@
+"""The application that uvicorn serves: mlflow's, with ours in front. Each worker calls `create` once."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from server.asgi import BoundedExit, Readiness, ServerTransfers
+from server.environment import PRESIGNED, START_LOCK, truth
+from server.tether import die_with_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from server.asgi import App
+
+STARTUP_FAILURE = 3  # uvicorn.config: tells uvicorn's parent process not to try again
+
+
+def create() -> App:
+    """Open the stores and make the application.
+
+    Raises:
+        SystemExit: 3, the application or its stores cannot be opened; the log says why.
+    """
+    if (parent := multiprocessing.parent_process()) and parent.pid:
+        die_with_parent(parent.pid)
+    try:
+        with _mortal(), _start_lock():
+            return _create()
+    except Exception:
+        logging.getLogger("uvicorn.error").exception("The tracking server cannot start")
+        sys.exit(STARTUP_FAILURE)
+
+
+def _create() -> App:
+    # Imported here, for these read the environment and take seconds.
+    from mlflow.server.fastapi_app import app as mlflow_app  # noqa: PLC0415
+    from mlflow.server.handlers import _get_tracking_store, initialize_backend_stores  # noqa: PLC0415
+    from mlflow.tracing.trace_rollup_service import validate_sql_trace_rollup_startup  # noqa: PLC0415
+    from mlflow.version import VERSION  # noqa: PLC0415
+
+    backend = os.environ["_MLFLOW_SERVER_FILE_STORE"]
+    initialize_backend_stores(
+        backend, os.environ["_MLFLOW_SERVER_REGISTRY_STORE"], os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"]
+    )
+    validate_sql_trace_rollup_startup(backend)
+
+    prefix = os.environ.get("_MLFLOW_STATIC_PREFIX", "")
+    store: Any = _get_tracking_store()
+    app: App = mlflow_app
+    if not truth(os.environ.get(PRESIGNED, "")):
+        app = ServerTransfers(app, prefix=prefix)
+    app = Readiness(app, lambda: store.search_experiments(max_results=1), VERSION, prefix=prefix)
+    return BoundedExit(app)
+
+
+@contextmanager
+def _mortal() -> Iterator[None]:
+    """Let SIGTERM end the process at once; uvicorn's own handler would wait until the database answers."""
+    if threading.current_thread() is not threading.main_thread() or multiprocessing.parent_process() is None:
+        yield
+        return
+    handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def _start_lock() -> Iterator[None]:
+    if not (file := os.environ.get(START_LOCK)):
+        yield
+        return
+    with Path(file).open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

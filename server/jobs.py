@@ -1,0 +1,57 @@
+"""The job runner: the processes in which mlflow's background jobs run (off by default)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+
+@contextmanager
+def job_runner(given: argparse.Namespace) -> Iterator[None]:
+    """Run mlflow's job runner beside this process, and end it with the block.
+
+    Does what ``mlflow server`` does (``mlflow.server._run_server``, 3.17.2). The runner watches this process
+    and its consumers watch the runner, each once a second, so that none outlives a kill.
+
+    Args:
+        given: what `server.environment.arguments` returned.
+
+    Raises:
+        mlflow.exceptions.MlflowException: the backend store or a setting does not suit job execution.
+    """
+    from mlflow.server.jobs.executor_registry import validate_executor_config  # noqa: PLC0415
+    from mlflow.server.jobs.utils import _check_requirements, _launch_job_execution_runner  # noqa: PLC0415
+
+    _check_requirements(given.backend_store_uri)
+    validate_executor_config()
+    memory = Path("/dev/shm")  # noqa: S108 - the folder below it is ours alone
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as queues:
+        os.environ["_MLFLOW_HUEY_STORAGE_PATH"] = queues
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(given.host, given.host)  # noqa: S104 - compared, not bound
+        address = f"http://{host}:{given.port}{given.static_prefix}"
+        runner = _launch_job_execution_runner(  # type: ignore[no-untyped-call]
+            {
+                "MLFLOW_BACKEND_STORE_URI": given.backend_store_uri,
+                "MLFLOW_DEFAULT_ARTIFACT_ROOT": given.default_artifact_root,
+                "MLFLOW_TRACKING_URI": address,
+                "MLFLOW_GATEWAY_URI": os.environ.get("MLFLOW_GATEWAY_URI") or address,
+            },
+            os.getpid(),
+        )
+        try:
+            yield
+        finally:
+            runner.terminate()
+            try:
+                runner.wait(5)
+            except subprocess.TimeoutExpired:
+                runner.kill()
+                runner.wait()

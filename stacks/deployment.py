@@ -1,0 +1,181 @@
+"""A deployment: one stack with its settings at its place on this machine, and what it remembers there."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from console import UserError
+from stacks import catalogue, settings
+from stacks.catalogue import Stack
+from stacks.settings import ROOT, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RECORD = "stack.json"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What rendering and the engines work on.
+
+    Attributes:
+        stack: the entry of the catalogue.
+        settings: the merged settings.
+        state: absolute path of this stack's state directory.
+        project: name that tells this stack of this checkout from every other on the machine.
+        root: absolute path of the checkout (processes of the host engine import from it).
+        python: the interpreter that the host engine runs.
+        images: image reference by image name (compose engine).
+    """
+
+    stack: Stack
+    settings: Settings
+    state: Path
+    project: str
+    root: Path = ROOT
+    python: str = sys.executable
+    images: dict[str, str] | None = None
+
+    @property
+    def name(self) -> str:
+        """The stack's name."""
+        return self.stack.name
+
+    @property
+    def socket(self) -> Path:
+        """Supervisord's control socket; elsewhere where the state directory's path is too long for one (unix(7))."""
+        path = self.state / "supervisord.sock"
+        return path if len(bytes(path)) < 100 else Path(tempfile.gettempdir()) / f"{self.project}-{os.getuid()}.sock"
+
+    def record(self) -> dict[str, Any]:
+        """What the state directory remembers of the last `up`; empty when there was none.
+
+        Raises:
+            UserError: the record is not readable as JSON.
+        """
+        path = self.state / RECORD
+        try:
+            return dict(json.loads(path.read_text()))
+        except FileNotFoundError:
+            return {}
+        except (json.JSONDecodeError, OSError) as error:
+            raise UserError(
+                f"the record of the last up cannot be read: {error}",
+                f"it is {path}",
+                f"write it anew: invoke up --stack={self.name}",
+            ) from None
+
+    def remember(self, engine: str) -> None:
+        """Write the record: the engine, and every setting that differs from its default (secrets excepted)."""
+        record = {
+            "stack": self.name,
+            "engine": engine,
+            "project": self.project,
+            "settings": self.settings.model_dump(mode="json", exclude_defaults=True),
+        }
+        write_private(self.state / RECORD, json.dumps(record, indent=2) + "\n")
+
+    @contextmanager
+    def locked(self, purpose: str) -> Iterator[None]:
+        """Hold this stack's lock, so that two of us never change it at once; a killed holder leaves none.
+
+        Raises:
+            UserError: somebody else holds it (says who and since when), or the directory cannot be written.
+        """
+        make_private_dir(self.state)
+        path = self.state / "lock"
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another invoke"
+                raise UserError(
+                    f"stack '{self.name}' is being changed by {holder}",
+                    "wait for it to end, then type the same command again",
+                ) from None
+            file.truncate(0)
+            file.write(f"invoke {purpose} (pid {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S})")
+            file.flush()
+            try:
+                yield
+            finally:
+                file.truncate(0)
+
+
+def open_deployment(
+    stack_name: str, overrides: list[str] | None = None, *, recorded: bool = False
+) -> Deployment:
+    """Find a stack, merge its settings and name its place.
+
+    Args:
+        stack_name: what ``--stack`` says.
+        overrides: ``KEY=VALUE`` words of ``--set``.
+        recorded: take the settings of the last `up` where there was one, so that `status`, `down` and their like
+            speak of what runs, whatever ``--set`` it was started with.
+
+    Raises:
+        UserError: an unknown stack or a wrong setting.
+    """
+    stack = catalogue.load(stack_name)
+    merged = settings.load(stack.settings, overrides)
+    deployment = Deployment(
+        stack=stack,
+        settings=merged,
+        state=(ROOT / merged.state_dir.expanduser() / stack.name).absolute(),
+        project=_project(stack.name, ROOT / merged.state_dir.expanduser()),
+    )
+    if recorded and (known := deployment.record().get("settings")) is not None:
+        last = settings.load({**stack.settings, **known}, surroundings=False)
+        deployment = replace(deployment, settings=last)
+    return deployment
+
+
+def _project(stack_name: str, state_dir: Path) -> str:
+    """A second checkout, or a second state directory, is a second project."""
+    return f"{stack_name}-{hashlib.sha256(str(state_dir.absolute()).encode()).hexdigest()[:6]}"
+
+
+def make_private_dir(path: Path) -> None:
+    """Make a directory (and its parents) that only its owner can enter.
+
+    Raises:
+        UserError: it cannot be made or written.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(13, "no write permission")
+    except OSError as error:
+        raise UserError(
+            f"the state directory {path} cannot be written: {error.strerror}",
+            f"give it to yourself: sudo chown -R {os.getuid()} {path}",
+            "or keep state elsewhere: invoke up --set state_dir=DIR",
+        ) from None
+
+
+def write_private(path: Path, text: str) -> bool:
+    """Replace a file in one step with one that only its owner can read.
+
+    Returns:
+        Whether its content changed (an unchanged file is left alone).
+    """
+    make_private_dir(path.parent)
+    if path.exists() and path.read_text() == text:
+        return False
+    fresh = path.with_name(path.name + ".new")
+    fresh.touch(mode=0o600)
+    fresh.write_text(text)
+    fresh.replace(path)
+    return True

