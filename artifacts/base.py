@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from io import RawIOBase
+    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -27,6 +30,30 @@ class StoredObject:
     key: str
     size: int
     modified: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What `Store.fetch` has copied."""
+
+    size: int
+    sha256: str
+
+
+def chunks(file: BinaryIO | RawIOBase, size: int = 1 << 20) -> Iterator[bytes]:
+    """Yield a file's content in pieces of at most `size` bytes."""
+    while piece := file.read(size):
+        yield piece
+
+
+def copy_hashed(pieces: Iterable[bytes], target: BinaryIO) -> Fetched:
+    """Write pieces to a file and hash them on the way."""
+    digest, size = hashlib.sha256(), 0
+    for piece in pieces:
+        digest.update(piece)
+        target.write(piece)
+        size += len(piece)
+    return Fetched(size, digest.hexdigest())
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -60,12 +87,18 @@ class Store(ABC):
     uri: str
     #: The most keys that one request to the store deletes; a good size for the batches given to `delete`.
     batch_size: int = 1000
+    #: Whether `list` yields keys in the order of their UTF-8 bytes and can start in the middle.
+    sorted: bool = False
 
     @abstractmethod
-    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
         """Yield every object below the folder `prefix`, page by page, in no promised order.
 
         A folder that does not exist is empty.
+
+        Args:
+            prefix: the folder.
+            after: on a `sorted` store, yield only keys that come after this one.
 
         Raises:
             StoreError: the store refused or could not be reached, or `prefix` leads out of it.
@@ -85,6 +118,31 @@ class Store(ABC):
 
         Returns:
             The keys that are still there, each with the reason. Empty means that all are gone.
+        """
+
+    @abstractmethod
+    def fetch(self, key: str, target: Path) -> Fetched | None:
+        """Copy an object into the file `target`, whose folder exists.
+
+        Returns:
+            The bytes copied and their SHA-256; None when the object is gone.
+
+        Raises:
+            StoreError: the store refused or could not be reached.
+            OSError: `target` cannot be written.
+        """
+
+    @abstractmethod
+    def put(self, source: Path, key: str, modified: float | None) -> None:
+        """Write the file `source` as an object: whole or not at all, in place of one that is there.
+
+        Args:
+            source: the file.
+            key: the object's key.
+            modified: seconds since the epoch to give the object, where the store lets one choose.
+
+        Raises:
+            StoreError: the store refused or could not be reached, or `key` leads out of it.
         """
 
     def prune(self, prefix: str) -> None:  # noqa: B027 (most stores have no folders to remove)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from artifacts.base import Store, StoredObject, StoreError, folder, is_safe_key
+from artifacts.base import Fetched, Store, StoredObject, StoreError, chunks, copy_hashed, folder, is_safe_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,8 +44,9 @@ class LocalStore(Store):
         except OSError as error:
             raise StoreError(f"cannot list {path}: {error.strerror}") from error
 
-    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
         """Walk the folder `prefix`, one directory in memory at a time. See `Store.list`."""
+        del after  # not sorted
         waiting = [folder(prefix)]
         while waiting:
             here = waiting.pop()
@@ -77,6 +79,41 @@ class LocalStore(Store):
             except (OSError, StoreError) as error:
                 errors[key] = getattr(error, "strerror", None) or str(error)
         return errors
+
+    def fetch(self, key: str, target: Path) -> Fetched | None:
+        """Copy a file, again if it changes meanwhile. See `Store.fetch`."""
+        source = self._below(key)
+        for _ in range(3):
+            try:
+                descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                raise StoreError(f"cannot read {source}: {error.strerror}") from error
+            with open(descriptor, "rb", buffering=0) as file, target.open("wb") as copy:
+                before = os.fstat(descriptor)
+                fetched = copy_hashed(chunks(file), copy)
+                after = os.fstat(descriptor)
+            if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+                break
+        return fetched
+
+    def put(self, source: Path, key: str, modified: float | None) -> None:
+        """Copy a file in beside its place, then rename it. See `Store.put`."""
+        if not is_safe_key(key):
+            raise StoreError(f"'{key}' is no path below the artifact destination")
+        target = self._root / key
+        temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.new")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._below(key)
+            shutil.copyfile(source, temporary)
+            if modified is not None:
+                os.utime(temporary, (modified, modified))
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise StoreError(f"cannot write {target}: {error.strerror}") from error
 
     def prune(self, prefix: str) -> None:
         """Remove empty directories from the bottom up. See `Store.prune`."""

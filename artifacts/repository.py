@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from artifacts.base import Store, StoredObject, StoreError, folder, is_safe_key
+from artifacts.base import Fetched, Store, StoredObject, StoreError, chunks, copy_hashed, folder, is_safe_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,8 +34,9 @@ class RepositoryStore(Store):
             raise StoreError(f"cannot list {self.uri}/{prefix}: {error}") from error
         return entries
 
-    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
         """Walk the folders one by one. See `Store.list`."""
+        del after  # not sorted
         waiting = [folder(prefix)]
         while waiting:
             for entry in self._entries(waiting.pop()):
@@ -47,6 +50,27 @@ class RepositoryStore(Store):
         for entry in self._entries(folder(prefix)):
             if entry.is_dir:
                 yield entry.path.rstrip("/").rpartition("/")[2]
+
+    def fetch(self, key: str, target: Path) -> Fetched | None:
+        """Download through a temporary folder. See `Store.fetch`."""
+        with TemporaryDirectory(dir=target.parent) as name:
+            try:
+                downloaded = Path(self._repository.download_artifacts(key, name))
+            except Exception as error:
+                raise StoreError(f"cannot read {self.uri}/{key}: {error}") from error
+            with downloaded.open("rb") as file, target.open("wb") as copy:
+                return copy_hashed(chunks(file), copy)
+
+    def put(self, source: Path, key: str, modified: float | None) -> None:  # noqa: ARG002 - not for us to set
+        """Upload under the right name. See `Store.put`."""
+        parent, _, name = key.rpartition("/")
+        with TemporaryDirectory() as folder_name:
+            named = Path(folder_name) / name
+            named.symlink_to(source.absolute())
+            try:
+                self._repository.log_artifact(str(named), parent or None)
+            except Exception as error:
+                raise StoreError(f"cannot write {self.uri}/{key}: {error}") from error
 
     def delete(self, keys: Iterable[str]) -> dict[str, str]:
         """Delete object by object. See `Store.delete`."""

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from artifacts.base import Store, StoredObject, StoreError, batches, folder
+from artifacts.base import Fetched, Store, StoredObject, StoreError, batches, copy_hashed, folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from mypy_boto3_s3.client import S3Client
 
@@ -53,6 +54,8 @@ def s3_client(*, timeout: float = 60.0, threads: int = 8) -> S3Client:
 class S3Store(Store):
     """The objects of one bucket whose keys begin with one prefix."""
 
+    sorted = True  # ListObjectsV2 in general purpose buckets (Amazon S3 API reference)
+
     def __init__(self, bucket: str, prefix: str, *, timeout: float = 60.0, threads: int = 8) -> None:
         self._bucket = bucket
         self._prefix = folder(prefix.strip("/"))
@@ -62,20 +65,24 @@ class S3Store(Store):
         self._owner: dict[str, Any] = {"ExpectedBucketOwner": owner} if owner else {}
         self.uri = f"s3://{bucket}/{self._prefix}".rstrip("/")
 
-    def _pages(self, prefix: str, delimiter: str = "") -> Iterator[Any]:
+    def _pages(self, prefix: str, *, delimiter: str = "", after: str = "") -> Iterator[Any]:
         from botocore.exceptions import BotoCoreError, ClientError
 
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=self._prefix + folder(prefix), Delimiter=delimiter, **self._owner
+            Bucket=self._bucket,
+            Prefix=self._prefix + folder(prefix),
+            Delimiter=delimiter,
+            StartAfter=self._prefix + after if after else "",
+            **self._owner,
         )
         try:
             yield from pages
         except (BotoCoreError, ClientError) as error:
             raise StoreError(f"cannot list {self.uri}/{prefix}: {error}") from error
 
-    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
         """List with ListObjectsV2, one page in memory at a time. See `Store.list`."""
-        for page in self._pages(prefix):
+        for page in self._pages(prefix, after=after):
             for item in page.get("Contents", ()):
                 key = item["Key"].removeprefix(self._prefix)
                 if key:
@@ -99,9 +106,39 @@ class S3Store(Store):
             return self._delete_batch(first)
         errors: dict[str, str] = {}
         with ThreadPoolExecutor(self._threads, thread_name_prefix="s3-delete") as pool:
-            for failed in pool.map(self._delete_batch, chain([first, second], groups)):
-                errors |= failed
+            # a round of batches at a time: `keys` may be an endless stream
+            for some in batches(chain([first, second], groups), self._threads):
+                for failed in pool.map(self._delete_batch, some):
+                    errors |= failed
         return errors
+
+    def fetch(self, key: str, target: Path) -> Fetched | None:
+        """Download with GetObject. See `Store.fetch`."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        for attempt in range(3):
+            try:
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **self._owner)
+                with target.open("wb") as copy:
+                    return copy_hashed(answer["Body"].iter_chunks(1 << 20), copy)
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") in {"NoSuchKey", "404"}:
+                    return None
+                raise StoreError(f"cannot read {self.uri}/{key}: {error}") from error
+            except BotoCoreError as error:  # a connection that broke while the body was read
+                if attempt == 2:
+                    raise StoreError(f"cannot read {self.uri}/{key}: {error}") from error
+        return None
+
+    def put(self, source: Path, key: str, modified: float | None) -> None:  # noqa: ARG002 - S3 sets its own time
+        """Upload, in parts where the file is large. See `Store.put`."""
+        from boto3.exceptions import S3UploadFailedError
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._client.upload_file(str(source), self._bucket, self._prefix + key, ExtraArgs=self._owner or None)
+        except (S3UploadFailedError, BotoCoreError, ClientError) as error:
+            raise StoreError(f"cannot write {self.uri}/{key}: {error}") from error
 
     def _delete_batch(self, keys: Sequence[str]) -> dict[str, str]:
         from botocore.exceptions import BotoCoreError, ClientError

@@ -4,28 +4,82 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
+from typing import Any
 
-from console import UserError, emit_json, note, user_errors
+from console import UserError, confirm, emit_json, note, user_errors
+
+DEFAULT_KEEP = 7
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m database", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m database", description="Look after a backend store.")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(dest="verb", required=True)
 
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print one JSON object on standard output")
-    common.add_argument(
+    answer = argparse.ArgumentParser(add_help=False)
+    answer.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+
+    store = argparse.ArgumentParser(add_help=False)
+    uri = os.environ.get("MLFLOW_BACKEND_STORE_URI")
+    store.add_argument(
+        "--backend-store-uri", default=uri, metavar="URI", help="default: $MLFLOW_BACKEND_STORE_URI"
+    )
+    store.add_argument(
         "--wait", type=float, metavar="SECONDS", help="how long to wait for the maintenance lock"
     )
-    store = argparse.ArgumentParser(add_help=False)
-    store.add_argument(
-        "--backend-store-uri",
-        default=os.environ.get("MLFLOW_BACKEND_STORE_URI"),
-        metavar="URI",
-        help="the database (default: $MLFLOW_BACKEND_STORE_URI)",
+
+    tools = argparse.ArgumentParser(add_help=False)
+    tools.add_argument(
+        "--pg-command",
+        default=os.environ.get("MLFLOW_STACKS_PG_COMMAND"),
+        metavar="COMMAND",
+        help="run pg_dump, pg_restore and psql through this, such as 'docker compose exec -T postgres'",
     )
-    verbs.add_parser("prepare", parents=[common, store], help="create the schema in an empty database")
+
+    place = argparse.ArgumentParser(add_help=False)
+    folder = Path(os.environ.get("MLFLOW_STACKS_BACKUPS", "backups"))
+    place.add_argument(
+        "--to", type=Path, default=folder, metavar="FOLDER", help=f"of backup sets (default: {folder})"
+    )
+
+    files = argparse.ArgumentParser(add_help=False)
+    files.add_argument(
+        "--artifacts-destination",
+        default=os.environ.get("MLFLOW_ARTIFACTS_DESTINATION"),
+        metavar="URI",
+        help="default: $MLFLOW_ARTIFACTS_DESTINATION; empty to leave artifacts out",
+    )
+
+    sure = argparse.ArgumentParser(add_help=False)
+    sure.add_argument("--yes", action="store_true", help="do not ask")
+
+    verbs.add_parser("prepare", parents=[answer, store], help="create the schema in an empty database")
+    migrate = verbs.add_parser(
+        "migrate",
+        parents=[answer, store, tools, place, sure],
+        help="bring the schema to the head",
+    )
+    migrate.add_argument("--check", action="store_true", help="only report; exit 0 when current, else 1")
+    backup = verbs.add_parser(
+        "backup", parents=[answer, store, tools, place, files], help="database, artifacts and keys as one set"
+    )
+    backup.add_argument(
+        "--include",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a key file; repeatable",
+    )
+    backup.add_argument("--keep", type=int, default=DEFAULT_KEEP, metavar="N", help="sets to keep (7)")
+    restore = verbs.add_parser(
+        "restore", parents=[answer, store, tools, files, sure], help="verify a set, then put it back"
+    )
+    restore.add_argument("--backup", type=Path, required=True, metavar="FOLDER", help="the set")
+    restore.add_argument("--keys-to", type=Path, metavar="FOLDER", help="where the set's key files go")
+    backups = verbs.add_parser("backups", parents=[answer, place], help="the sets there are")
+    backups.add_argument("--verify", action="store_true", help="read every byte of every set")
     return parser
 
 
@@ -35,21 +89,138 @@ def _uri(arguments: argparse.Namespace) -> str:
     return str(arguments.backend_store_uri)
 
 
-def _prepare(arguments: argparse.Namespace) -> None:
-    from database.schema import prepare  # noqa: PLC0415 - `--help` needs no SQLAlchemy
+# Each verb imports what it needs: `--help` needs no SQLAlchemy, and `prepare` must start quickly.
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from database.schema import prepare  # noqa: PLC0415
 
     schema = prepare(_uri(arguments), wait_seconds=300 if arguments.wait is None else arguments.wait)
+    _answer(arguments, schema.as_json(), f"the schema is {schema.state}: {schema.detail}")
+    return 0
+
+
+def _migrate(arguments: argparse.Namespace) -> int:
+    from database import migrate  # noqa: PLC0415
+    from database.connection import redact  # noqa: PLC0415
+    from database.revision import refusal  # noqa: PLC0415
+
+    uri = _uri(arguments)
+    plan = migrate.plan(uri)
+    schema = plan.schema
+    note(f"the schema is {schema.state}: {schema.detail}")
+    if schema.state == "behind":
+        for step in schema.pending:
+            note(f"  {step.revision}  {step.title}")
+    if arguments.check:
+        for one in plan.users:
+            note(f"  in use by  {one}")
+        if arguments.json:
+            emit_json(plan.as_json())
+        return 0 if schema.state == "current" else 1
+    if schema.state in {"ahead", "unknown"}:
+        raise refusal(schema, redact(uri))
+    if schema.state == "behind":
+        for one in plan.users:
+            note(f"  in use by  {one}")
+        note(f"  a backup goes to {arguments.to.absolute()} first")
+        if not confirm("Migrate this database?", yes=arguments.yes):
+            if arguments.json:
+                emit_json(plan.as_json())
+            return 1
+    result = migrate.migrate(
+        uri, arguments.to, wait_seconds=arguments.wait or 0, pg_command=arguments.pg_command
+    )
+    done = f"the schema is {result.after.state} at revision {result.after.revision}"
+    if result.backup:
+        done += f"\n  the database as it was before: invoke restore --backup={result.backup.path}"
+    _answer(arguments, result.as_json(), done)
+    return 0
+
+
+def _backup(arguments: argparse.Namespace) -> int:
+    from database.backup import back_up  # noqa: PLC0415
+
+    if arguments.keep < 1:
+        raise UserError(f"--keep={arguments.keep} would keep nothing", "give --keep=1 or more")
+    one = back_up(
+        _uri(arguments),
+        arguments.to,
+        destination=arguments.artifacts_destination or None,
+        keys=arguments.include,
+        keep=arguments.keep,
+        wait_seconds=arguments.wait or 0,
+        pg_command=arguments.pg_command,
+    )
+    done = f"backed up to {one.path}\n  {one.line()}\n  to put it back: invoke restore --backup={one.path}"
+    _answer(arguments, one.as_json(), done)
+    return 0
+
+
+def _restore(arguments: argparse.Namespace) -> int:
+    from database import restore  # noqa: PLC0415
+
+    uri, destination = _uri(arguments), arguments.artifacts_destination or None
+    plan = restore.plan(uri, arguments.backup)
+    for line in plan.lines(uri, destination):
+        note(line)
+    if not confirm("Replace what is there now?", yes=arguments.yes):
+        return 1
+    result = restore.restore(
+        uri,
+        arguments.backup,
+        destination=destination,
+        keys_to=arguments.keys_to,
+        wait_seconds=arguments.wait or 0,
+        pg_command=arguments.pg_command,
+    )
+    done = f"restored {result.rows} rows; the schema is {result.schema.state}: {result.schema.detail}"
+    if result.schema.state == "behind":
+        done += "\n  before a server starts: invoke migrate"
+    _answer(arguments, result.as_json(), done)
+    return 0
+
+
+def _backups(arguments: argparse.Namespace) -> int:
+    from database import sets  # noqa: PLC0415
+
+    found, rest = sets.list_sets(arguments.to)
+    damaged: dict[str, str] = {}
+    for one in found if arguments.verify else []:
+        try:
+            sets.verify(one)
+        except UserError as error:
+            damaged[str(one.path)] = error.message
+    rows = [{**one.as_json(), "damage": damaged.get(str(one.path))} for one in found]
+    lines = [one.line() for one in found] or [f"no backups in {arguments.to.absolute()}"]
+    _answer(arguments, {"folder": str(arguments.to.absolute()), "sets": rows, "rest": rest}, "\n".join(lines))
+    for text in [*damaged.values(), *rest]:
+        note(f"  {text}")
+    return 1 if damaged else 0
+
+
+def _answer(arguments: argparse.Namespace, value: dict[str, Any], text: str) -> None:
     if arguments.json:
-        emit_json(schema.as_json())
+        emit_json(value)
     else:
-        note(f"the schema is {schema.state}: {schema.detail}")
+        note(text)
+
+
+_VERBS = {
+    "prepare": _prepare,
+    "migrate": _migrate,
+    "backup": _backup,
+    "restore": _restore,
+    "backups": _backups,
+}
 
 
 def main() -> None:
     """Run one verb."""
     arguments = _parser().parse_args()
     with user_errors(debug=arguments.debug):
-        {"prepare": _prepare}[arguments.verb](arguments)
+        code = _VERBS[arguments.verb](arguments)
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def sqlite_path(uri: str | URL) -> Path | None:
     return Path((url.database or "").removeprefix("file:")).absolute()
 
 
-def connect(uri: str, *, create: bool = False, foreign_keys: bool = True) -> Engine:
+def connect(uri: str, *, create: bool = False, foreign_keys: bool = True, lock_timeout: int = 0) -> Engine:
     """Return an engine whose database has answered.
 
     PostgreSQL passwords may come through ``PGPASSFILE`` (libpq, "The Password File"). SQLite connections get
@@ -80,6 +80,7 @@ def connect(uri: str, *, create: bool = False, foreign_keys: bool = True) -> Eng
         create: for SQLite, allow a file that does not exist yet (its folder is made).
         foreign_keys: for SQLite, enforce them. Off for migrations: Alembic's batch mode drops and
             re-creates tables, and SQLite would cascade that drop to the rows of other tables.
+        lock_timeout: for PostgreSQL, the milliseconds that a statement waits for a lock, 0 for no limit.
 
     Raises:
         UserError: unreachable, wrong password, no such database, not a database, not writable.
@@ -94,6 +95,7 @@ def connect(uri: str, *, create: bool = False, foreign_keys: bool = True) -> Eng
         defaults: dict[str, str | int] = {
             "connect_timeout": CONNECT_TIMEOUT,
             "application_name": APPLICATION_NAME,
+            "options": f"-c lock_timeout={lock_timeout}",
             "keepalives_idle": 30,
             "keepalives_interval": 10,
         }

@@ -83,7 +83,7 @@ def maintenance_lock(engine: Engine, purpose: str, wait_seconds: float = 0) -> I
     held = (
         _postgresql_lock(engine, purpose, wait_seconds)
         if path is None
-        else _file_lock(path, purpose, wait_seconds)
+        else file_lock(path, purpose, wait_seconds)
     )
     with held as lock:
         yield lock
@@ -164,8 +164,13 @@ def _postgresql_holder(connection: Connection) -> Holder | None:
 
 
 @contextmanager
-def _file_lock(database: Path, purpose: str, wait_seconds: float) -> Iterator[Lock]:
-    path = database.with_name(f"{database.name}.lock")
+def file_lock(guarded: Path, purpose: str, wait_seconds: float) -> Iterator[Lock]:
+    """Hold the lock file beside a file or folder inside the block; see `maintenance_lock`.
+
+    Raises:
+        UserError: another process holds it, or it cannot be opened.
+    """
+    path = guarded.with_name(f"{guarded.name}.lock")
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.host.database import servers
+from tests.host.database import old, servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,5 +32,19 @@ def new_uri(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str], s
             return f"sqlite:///{tmp_path}/database{number}.db"
         server: servers.Postgres = request.getfixturevalue("postgres")
         return server.create(f"test{number}")
+
+    return create
+
+
+@pytest.fixture
+def old_database(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str, str], str]:
+    """Ask for a database that an older MLflow wrote: ``old_database("2.9.2", "sqlite")`` returns its URI."""
+
+    def create(version: str, kind: str) -> str:
+        number = next(_numbers)
+        if kind == "sqlite":
+            return old.sqlite_database(version, tmp_path / f"database{number}.db")
+        server: servers.Postgres = request.getfixturevalue("postgres")
+        return old.postgresql_database(version, server, f"test{number}")
 
     return create

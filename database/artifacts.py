@@ -1,0 +1,226 @@
+"""The artifacts of a backup set: copied out once, linked while they stay the same, and put back."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from artifacts import StoreError, open_store
+from artifacts.base import is_safe_key
+from console import UserError, note
+from database.connection import redact
+from database.files import sha256
+from database.progress import progress
+from database.sets import Entry, entries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from artifacts import Store, StoredObject
+    from database.sets import BackupSet
+
+LIST = "artifacts.jsonl"
+_THREADS = 8
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+# An object written so few seconds before it was listed may change again under the same time stamp: S3 tells
+# whole seconds only.
+_SETTLED = 3.0
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise UserError(
+            f"artifacts: {redact(str(error))}", "check --artifacts-destination and its keys"
+        ) from None
+
+
+def _in_parallel(work: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
+    """Yield answers in order, with a bounded number of items in work at a time."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        waiting: deque[Any] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= 8 * _THREADS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def save_artifacts(destination: str, folder: Path, earlier: Sequence[BackupSet]) -> dict[str, Any]:
+    """Copy every object into ``artifacts/`` of a new set, or link it from the last set that has it unchanged.
+
+    Args:
+        destination: the artifact destination.
+        folder: the new set's.
+        earlier: the sets of the same database, oldest first.
+
+    Returns:
+        The manifest's part about the artifacts.
+
+    Raises:
+        UserError: the store cannot be read.
+        OSError: the disk is full, for example.
+    """
+    begun = time.time()
+    with _store_errors():
+        store = open_store(destination)
+        last = next(
+            (x for x in reversed(earlier) if x.artifacts and x.artifacts["source"] == store.uri), None
+        )
+        saver = _Saver(store, folder / "artifacts", last)
+        count, size, linked = 0, 0, 0
+        path = folder / LIST
+        with path.open("w", encoding="utf-8") as lines, progress("artifacts", 0, "objects") as step:
+            for entry, was_linked in _in_parallel(saver.save, store.list()):
+                if entry is None:
+                    continue
+                lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                count, size, linked = count + 1, size + entry.size, linked + was_linked
+                step.add(1)
+    os.sync()  # one for all files; fsync for each would take minutes
+    return {
+        "source": store.uri,
+        "list": LIST,
+        "list_bytes": path.stat().st_size,
+        "sha256": sha256(path),
+        "objects": count,
+        "bytes": size,
+        "linked": linked,
+        "listed_at": begun,
+    }
+
+
+class _Saver:
+    """Brings one object into the set; used from several threads."""
+
+    def __init__(self, store: Store, folder: Path, last: BackupSet | None) -> None:
+        self._store, self._folder = store, folder
+        self._last_folder = last.path / "artifacts" if last else folder
+        self._settled = (last.artifacts or {}).get("listed_at", 0.0) - _SETTLED if last else 0.0
+        self._known = {entry.key: entry for entry in entries(last)} if last else {}
+        folder.mkdir()
+
+    def save(self, found: StoredObject) -> tuple[Entry | None, int]:
+        """Link or copy; returns the entry (None when there is nothing to keep) and 1 if it was linked."""
+        if found.key.endswith("/"):  # the mark some S3 tools make for a folder
+            return None, 0
+        if not is_safe_key(found.key):
+            raise UserError(f"object '{found.key}' has a name that leads out of its store", "rename it")
+        target = self._folder / found.key
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            old = self._known.get(found.key)
+            if old and self._unchanged(old, found):
+                try:
+                    target.hardlink_to(self._last_folder / found.key)
+                except OSError:  # the old file is gone, or has too many links: copy it again
+                    target.unlink(missing_ok=True)
+                else:
+                    return old, 1
+            fetched = self._store.fetch(found.key, target)
+        except (NotADirectoryError, IsADirectoryError, FileExistsError):
+            raise UserError(
+                f"object '{found.key}' cannot be a file: another object has its name as a folder",
+                "rename one of the two in the store",
+            ) from None
+        if fetched is None:  # deleted since it was listed
+            target.unlink(missing_ok=True)
+            return None, 0
+        return Entry(found.key, fetched.size, fetched.sha256, found.modified), 0
+
+    def _unchanged(self, old: Entry, found: StoredObject) -> bool:
+        return (
+            found.modified is not None
+            and old.modified == found.modified
+            and old.size == found.size
+            and found.modified < self._settled
+        )
+
+
+class Restore:
+    """Puts a set's objects back in two steps, so that the old database always finds its own."""
+
+    def __init__(self, destination: str, one: BackupSet) -> None:
+        with _store_errors():
+            self._store = open_store(destination)
+            self._there = {found.key: found for found in self._store.list()}
+        self._set = one
+        self._written = 0
+
+    def add_missing(self) -> None:
+        """Write the objects that are not there; nothing refers to them yet.
+
+        Raises:
+            UserError: the store refused one.
+        """
+        self._write(
+            "adding artifacts", (entry for entry in entries(self._set) if entry.key not in self._there)
+        )
+
+    def replace_different(self) -> dict[str, Any]:
+        """Write the objects that are there with another content, then look whether all are there.
+
+        Returns:
+            ``{"objects", "bytes", "written", "left"}``; ``left`` counts objects that the set does not name.
+
+        Raises:
+            UserError: the store refused one, or one is missing or has another size afterwards.
+        """
+        old = (entry for entry in entries(self._set) if entry.key in self._there)
+        with _store_errors():
+            different = [entry for entry, same in _in_parallel(self._compare, old) if not same]
+        self._write("replacing artifacts", different)
+        with _store_errors():
+            now = {found.key: found.size for found in self._store.list()}
+        for entry in entries(self._set):
+            if now.get(entry.key) != entry.size:
+                raise UserError(f"after the restore, object '{entry.key}' is missing or has another size")
+        part = self._set.artifacts or {}
+        objects = int(part.get("objects", 0))
+        left = len(now) - objects
+        if left:
+            note(f"{left} objects that the backup does not name were left; see: invoke cleanup --dry-run")
+        return {"objects": objects, "bytes": part.get("bytes", 0), "written": self._written, "left": left}
+
+    def _compare(self, entry: Entry) -> tuple[Entry, bool]:
+        found = self._there[entry.key]
+        if found.size != entry.size:
+            return entry, False
+        if found.modified is not None and found.modified == entry.modified:
+            return entry, True
+        with _temporary() as copy:
+            fetched = self._store.fetch(entry.key, copy)
+        return entry, fetched is not None and fetched.sha256 == entry.sha256
+
+    def _write(self, what: str, chosen: Iterable[Entry]) -> None:
+        folder = self._set.path / "artifacts"
+
+        def put(entry: Entry) -> Entry:
+            self._store.put(folder / entry.key, entry.key, entry.modified)
+            return entry
+
+        with _store_errors(), progress(what, 0, "objects") as step:
+            for _ in _in_parallel(put, chosen):
+                self._written += 1
+                step.add(1)
+
+
+@contextmanager
+def _temporary() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="mlflow-stacks-") as name:
+        yield Path(name) / "object"

@@ -1,0 +1,201 @@
+"""Back up a database, its artifacts and its keys as one set."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from console import UserError, note
+from database import postgresql, sets, sqlite
+from database.connection import connect, redact, sqlite_path
+from database.files import disk_errors, require_room, sha256, sync
+from database.lock import file_lock, maintenance_lock
+from database.revision import mlflow_version
+from database.schema import read_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+
+DEFAULT_KEEP = 7
+
+
+def back_up(
+    uri: str,
+    to: Path,
+    *,
+    destination: str | None = None,
+    keys: Sequence[Path] = (),
+    keep: int | None = DEFAULT_KEEP,
+    wait_seconds: float = 0,
+    pg_command: str | None = None,
+) -> sets.BackupSet:
+    """Write one set: the database first, then the artifacts, then the keys, then the manifest.
+
+    Artifacts come after the database so that everything a row of the dump names is in the set; the
+    maintenance lock keeps cleanup from deleting in between. Servers may go on writing.
+
+    Args:
+        uri: the backend store.
+        to: the folder of all sets.
+        destination: the artifact destination; None for a set without artifacts.
+        keys: further files that the data depends on (gateway passphrase, auth database).
+        keep: how many sets of this database to keep, None for all.
+        wait_seconds: how long to wait for another process that holds the maintenance lock.
+        pg_command: see `database.postgresql.find_programs`.
+
+    Raises:
+        UserError: anything a user can mend; then no set was added and none was removed.
+    """
+    engine = connect(uri)
+    try:
+        with maintenance_lock(engine, "backup", wait_seconds):
+            return write_set(
+                engine, to, "backup", destination=destination, keys=keys, keep=keep, pg_command=pg_command
+            )
+    finally:
+        engine.dispose()
+
+
+def write_set(
+    engine: Engine,
+    to: Path,
+    purpose: str,
+    *,
+    destination: str | None = None,
+    keys: Sequence[Path] = (),
+    keep: int | None = None,
+    pg_command: str | None = None,
+    source: sqlite3.Connection | None = None,
+) -> sets.BackupSet:
+    """Write one set, with the maintenance lock held by the caller; see `back_up` for the arguments.
+
+    For SQLite, `source` may be an open connection to copy from instead of a new one.
+    """
+    begun = time.monotonic()
+    to = to.absolute()
+    with disk_errors(to):
+        to.mkdir(parents=True, exist_ok=True)
+    with file_lock(to / "backups", purpose, 3600):  # two databases may share the folder
+        earlier = [one for one in sets.list_sets(to)[0] if one.database["source"] == _source(engine)]
+        with sets.draft(to) as folder:
+            database = _database_part(engine, folder, earlier[-1] if earlier else None, pg_command, source)
+            artifacts = None
+            if destination is not None:
+                from database.artifacts import save_artifacts  # noqa: PLC0415 - boto3 takes its time
+
+                artifacts = save_artifacts(destination, folder, earlier)
+            manifest = {
+                "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "purpose": purpose,
+                "mlflow_version": mlflow_version(),
+                "database": database,
+                "artifacts": artifacts,
+                "keys": [_key_part(path, folder) for path in keys],
+                "seconds": round(time.monotonic() - begun, 1),
+            }
+            done = sets.finish(folder, manifest)
+        if keep is not None:
+            sets.prune(to, _source(engine), keep)
+    return done
+
+
+def _source(engine: Engine) -> str:
+    return engine.url.render_as_string(hide_password=True)
+
+
+def _database_part(
+    engine: Engine,
+    folder: Path,
+    last: sets.BackupSet | None,
+    pg_command: str | None,
+    source: sqlite3.Connection | None,
+) -> dict[str, Any]:
+    part: dict[str, Any] = {"kind": engine.url.get_backend_name(), "source": _source(engine)}
+    path = sqlite_path(engine.url)
+    if path is None:
+        return {
+            **part,
+            "revision": read_schema(engine).revision,
+            **_dump_part(engine, folder, last, pg_command),
+        }
+    target = folder / "database.sqlite"
+    require_room(folder, path.stat().st_size, "a copy of the database")
+    try:
+        with closing(sqlite.open_database(path)) as own:
+            sqlite.copy(source or own, target, "copying the database")
+        with closing(sqlite.open_database(target)) as copied:
+            rows = sqlite.count_rows(copied)
+            revisions = (
+                copied.execute("SELECT version_num FROM alembic_version").fetchall()
+                if "alembic_version" in rows
+                else []
+            )
+    except sqlite3.OperationalError as error:
+        raise UserError(
+            f"cannot copy {path}: {error}", f"is there room in {folder.parent}? df -h {folder.parent}"
+        ) from None
+    return {
+        **part,
+        "revision": revisions[0][0] if revisions else None,
+        "file": target.name,
+        "bytes": target.stat().st_size,
+        "sha256": sha256(target),
+        "rows": rows,
+        "journal_mode": sqlite.journal_mode(path),
+    }
+
+
+def _dump_part(
+    engine: Engine, folder: Path, last: sets.BackupSet | None, pg_command: str | None
+) -> dict[str, Any]:
+    target = folder / "database.dump"
+    with engine.connect() as connection:
+        version = postgresql.server_version(connection)
+        identity, where = postgresql.identity(connection), postgresql.position(connection)
+    if last and where and last.database.get("position") == where and sets.is_whole(last):
+        note(f"the database has not changed since {last.path.name}: its dump is linked")
+        target.hardlink_to(last.path / last.database["file"])
+        names = ("file", "bytes", "sha256", "rows", "position", "server_version", "identity")
+        return {name: last.database[name] for name in names}
+    programs = postgresql.find_programs(version, pg_command)
+    dump = postgresql.dump(engine, programs, target)
+    return {
+        "file": target.name,
+        "bytes": dump.bytes,
+        "sha256": dump.sha256,
+        "rows": dump.rows,
+        "position": dump.position,
+        "server_version": version,
+        "identity": identity,
+    }
+
+
+def _key_part(path: Path, folder: Path) -> dict[str, Any]:
+    target = folder / "keys" / path.name
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    if target.exists():
+        raise UserError(f"two files to back up are named {path.name}", "rename one of them")
+    try:
+        shutil.copyfile(path, target)
+    except FileNotFoundError:
+        raise UserError(f"no file {path} to back up", "check --include") from None
+    target.chmod(0o600)
+    sync(target)
+    return {
+        "name": path.name,
+        "path": str(path.absolute()),
+        "bytes": target.stat().st_size,
+        "sha256": sha256(target),
+    }
+
+
+def describe(one: sets.BackupSet) -> str:
+    """Return what to tell a person about a new set."""
+    return f"backed up {redact(one.database['source'])} to {one.path}\n  {one.line()}"

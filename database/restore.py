@@ -1,0 +1,265 @@
+"""Put a backup set back: everything is verified before anything is touched, and counted again afterwards."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+import time
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from console import UserError
+from database import postgresql, sets, sqlite
+from database.connection import connect, redact, sqlite_path
+from database.files import require_room, sha256
+from database.lock import maintenance_lock
+from database.progress import size
+from database.revision import revisions
+from database.schema import read_schema, run_migration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
+    from database.revision import Schema
+    from database.sets import BackupSet
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a restore would replace."""
+
+    backup: BackupSet
+    schema: Schema | None
+    rows: dict[str, int]
+    users: list[str]
+
+    def lines(self, uri: str, destination: str | None) -> list[str]:
+        """Return the plan as a person reads it."""
+        now = sum(self.rows.values())
+        then = sum(self.backup.database["rows"].values())
+        state = self.schema.state if self.schema else "no file yet"
+        text = [f"restore {self.backup.path} of {self.backup.manifest['created']}"]
+        text.append(f"  database   {redact(uri)}: {now} rows ({state}) become {then} rows")
+        artifacts = self.backup.artifacts
+        if artifacts and destination:
+            amount = f"{artifacts['objects']} objects, {size(artifacts['bytes'])}"
+            text.append(f"  artifacts  {redact(destination)}: {amount}")
+        elif artifacts:
+            text.append("  artifacts  left alone: no --artifacts-destination")
+        return [*text, *(f"  in use by  {one}" for one in self.users)]
+
+
+def plan(uri: str, backup: Path) -> Plan:
+    """Look at a set and at the database it would replace; changes nothing.
+
+    Raises:
+        UserError: no usable set, a database that cannot be reached, or a set that this MLflow cannot use.
+    """
+    one = sets.open_set(backup)
+    _check_pair(uri, one)
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():
+        return Plan(one, None, {}, [])
+    engine = connect(uri)
+    try:
+        schema = read_schema(engine)
+        if path is not None:
+            with closing(sqlite.open_database(path)) as database:
+                rows = sqlite.count_rows(database)
+            using = sqlite.users(path)
+            return Plan(one, schema, rows, using.split(", ") if using else [])
+        with engine.connect() as connection:
+            return Plan(one, schema, postgresql.count_rows(connection), postgresql.other_sessions(connection))
+    finally:
+        engine.dispose()
+
+
+def _check_pair(uri: str, one: BackupSet) -> None:
+    if one.database["kind"] == "postgresql" and sqlite_path(uri) is not None:
+        raise UserError(
+            f"the backup {one.path} is of a PostgreSQL database and cannot become a SQLite file",
+            "give a PostgreSQL database: --backend-store-uri=postgresql+psycopg2://...",
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a restore did."""
+
+    backup: BackupSet
+    schema: Schema
+    rows: int
+    artifacts: dict[str, Any] | None
+    keys: list[str]
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the shape that ``restore --json`` shows."""
+        return {
+            "backup": str(self.backup.path),
+            "state": self.schema.state,
+            "revision": self.schema.revision,
+            "rows": self.rows,
+            "artifacts": self.artifacts,
+            "keys": self.keys,
+            "seconds": self.seconds,
+        }
+
+
+def restore(
+    uri: str,
+    backup: Path,
+    *,
+    destination: str | None = None,
+    keys_to: Path | None = None,
+    wait_seconds: float = 0,
+    pg_command: str | None = None,
+) -> Result:
+    """Verify a set, then make database, artifacts and keys what it holds.
+
+    Objects that are missing are added first, where nothing refers to them yet; then the database is replaced
+    in one transaction; then objects that differ. Objects that the set does not name are left: ``invoke
+    cleanup`` finds those that nothing refers to.
+
+    Args:
+        uri: the backend store; a set of a SQLite database also fits an MLflow database in PostgreSQL.
+        backup: the folder of the set.
+        destination: the artifact destination; None leaves artifacts alone.
+        keys_to: where to put the set's key files; None leaves them in the set.
+        wait_seconds: how long to wait for another process that holds the maintenance lock.
+        pg_command: see `database.postgresql.find_programs`.
+
+    Raises:
+        UserError: the set is damaged or does not fit, or loading failed; then the database is as it was.
+    """
+    begun = time.monotonic()
+    one = sets.open_set(backup.absolute())
+    _check_pair(uri, one)
+    engine = connect(uri, create=True)
+    try:
+        with maintenance_lock(engine, "restore", wait_seconds) as lock:
+            sets.verify(one)
+            artifacts = None
+            if destination is not None and one.artifacts:
+                from database.artifacts import Restore  # noqa: PLC0415 - boto3 takes its time
+
+                objects = Restore(destination, one)
+                objects.add_missing()
+                lock.check()
+                expected = load_set(engine, one, pg_command=pg_command)
+                artifacts = objects.replace_different()
+            else:
+                expected = load_set(engine, one, pg_command=pg_command)
+            keys = _restore_keys(one, keys_to) if keys_to else []
+            rows = sum(_recount(engine, expected).values())
+            return Result(one, read_schema(engine), rows, artifacts, keys, round(time.monotonic() - begun, 1))
+    finally:
+        engine.dispose()
+
+
+def load_set(engine: Engine, one: BackupSet, *, pg_command: str | None = None) -> dict[str, int]:
+    """Replace the database's content by that of a verified set, in one transaction.
+
+    Returns:
+        The number of rows that each table has got.
+
+    Raises:
+        UserError: it failed, and the database is as it was.
+    """
+    source = one.path / one.database["file"]
+    rows: dict[str, int] = one.database["rows"]
+    path = sqlite_path(engine.url)
+    if path is not None:
+        engine.dispose()
+        _load_sqlite(path, one, source)
+        return rows
+    if one.database["kind"] == "sqlite":
+        return _load_sqlite_into_postgresql(engine, one, source)
+    with engine.connect() as connection:
+        version = postgresql.server_version(connection)
+        here = postgresql.identity(connection)
+    stored = one.database.get("identity")
+    programs = postgresql.find_programs(version, pg_command)
+    postgresql.load(engine, programs, source, rows, owners=stored == here)
+    return rows
+
+
+def _load_sqlite(path: Path, one: BackupSet, source: Path) -> None:
+    require_room(path.parent, one.database["bytes"], "the restored database")
+    try:
+        with sqlite.exclusive(path) as database:
+            sqlite.replace_content(database, source, "restoring the database", one.database["journal_mode"])
+    except sqlite3.OperationalError as error:
+        raise UserError(f"cannot restore to {path}: {error}", "the database is as it was") from None
+
+
+@contextmanager
+def _at_head(one: BackupSet, source: Path) -> Iterator[Path]:
+    """Give a SQLite copy of a set's database whose schema is at the head of the installed MLflow."""
+    known = [step.revision for step in revisions()]
+    if one.database["revision"] not in known:
+        raise UserError(
+            f"the backup is of MLflow {one.manifest['mlflow_version']}; this one does not know its schema",
+            f"use MLflow {one.manifest['mlflow_version']} or later",
+        )
+    if one.database["revision"] == known[-1]:
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="mlflow-stacks-") as folder:
+        require_room(Path(folder), 3 * one.database["bytes"], "a migrated copy of the backup")
+        copied = Path(folder) / source.name
+        shutil.copyfile(source, copied)
+        engine = connect(f"sqlite:///{copied}", foreign_keys=False)
+        try:
+            run_migration(engine, lambda _done, _total, _step: None)
+        finally:
+            engine.dispose()
+        yield copied
+
+
+def _load_sqlite_into_postgresql(engine: Engine, one: BackupSet, source: Path) -> dict[str, int]:
+    from database.tablecopy import copy_tables  # noqa: PLC0415 - only this way of restoring needs it
+
+    with _at_head(one, source) as current:
+        copy_tables(current, engine)
+        with closing(sqlite.open_database(current)) as copied:
+            return sqlite.count_rows(copied)
+
+
+def _recount(engine: Engine, expected: dict[str, int]) -> dict[str, int]:
+    """Count the rows again.
+
+    Raises:
+        UserError: a table lacks rows. (More is fine: a server may be writing already.)
+    """
+    path = sqlite_path(engine.url)
+    if path is not None:
+        with closing(sqlite.open_database(path)) as database:
+            rows = sqlite.count_rows(database)
+    else:
+        with engine.connect() as connection:
+            rows = postgresql.count_rows(connection)
+    for table, number in expected.items():
+        if rows.get(table, 0) < number:
+            raise UserError(f"after the restore, table {table} has {rows.get(table, 0)} of {number} rows")
+    return rows
+
+
+def _restore_keys(one: BackupSet, to: Path) -> list[str]:
+    restored = []
+    to.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for key in one.manifest["keys"]:
+        source, target = one.path / "keys" / key["name"], to / key["name"]
+        if target.exists() and sha256(target) == key["sha256"]:
+            continue
+        if target.exists():
+            target.rename(target.with_name(f"{target.name}.before-restore"))
+        shutil.copyfile(source, target)
+        target.chmod(0o600)
+        restored.append(str(target))
+    return restored

@@ -1,0 +1,141 @@
+"""SQLite: consistent copies of a live database, and replacing its content in one transaction."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from console import UserError
+from database.files import sync
+from database.progress import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PAGES = 2048  # pages copied between two looks at the clock
+
+
+def open_database(path: Path, *, wait_seconds: float = 20) -> sqlite3.Connection:
+    """Open a SQLite file in autocommit mode."""
+    return sqlite3.connect(path, isolation_level=None, timeout=wait_seconds)
+
+
+def journal_mode(path: Path) -> str:
+    """Return ``wal`` or ``delete``; the file format keeps only whether it is WAL."""
+    with path.open("rb") as file:
+        return "wal" if file.read(20)[18:20] == b"\x02\x02" else "delete"
+
+
+@contextmanager
+def exclusive(path: Path, *, wait_seconds: float = 5) -> Iterator[sqlite3.Connection]:
+    """Hold a SQLite file so that no other process reads or writes it, also between transactions.
+
+    ``PRAGMA locking_mode = EXCLUSIVE`` keeps the file lock (SQLite documentation, "Pragma statements"); live
+    servers get "database is locked" meanwhile. In WAL mode it needs every other connection to be closed.
+
+    Raises:
+        UserError: another process is using it.
+    """
+    with closing(open_database(path, wait_seconds=wait_seconds)) as connection:
+        try:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute("BEGIN EXCLUSIVE")
+            connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) and "busy" not in str(error):
+                raise
+            raise UserError(
+                f"{path} is in use by {users(path) or 'another process'}", "stop it first"
+            ) from None
+        yield connection
+
+
+def users(path: Path) -> str:
+    """Return the processes of this host that have the file open, empty if the system does not tell."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        try:
+            if int(folder.parent.name) == os.getpid():
+                continue
+            if any(link.readlink() == path for link in folder.iterdir()):
+                name = (folder.parent / "comm").read_text().strip()
+                found.append(f"process {folder.parent.name} ({name})")
+        except OSError:
+            continue
+    return ", ".join(found)
+
+
+def copy(source: sqlite3.Connection, target: Path, what: str) -> None:
+    """Copy a database through SQLite's online backup, consistent also while others write, and check the copy.
+
+    Args:
+        source: an open connection; a read transaction keeps writers from making the copy start over.
+        target: a file that does not exist yet.
+        what: for the progress line.
+
+    Raises:
+        UserError: the copy (so, the source) is damaged.
+        sqlite3.OperationalError: for example "database or disk is full".
+    """
+    source.execute("BEGIN")
+    try:
+        source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        with closing(open_database(target)) as connection:
+            _pages(source, connection, what)
+            connection.execute("PRAGMA journal_mode = DELETE")  # one file, no -wal beside it
+            check(connection, target)
+    finally:
+        source.execute("ROLLBACK")
+    sync(target)
+
+
+def replace_content(database: sqlite3.Connection, new: Path, what: str, mode: str = "delete") -> None:
+    """Replace the whole content of an open database by that of the file `new`, in one transaction.
+
+    A crash or a full disk in the middle leaves the old content: SQLite rolls its journal back.
+
+    Args:
+        database: held by `exclusive`.
+        new: a checked copy.
+        what: for the progress line.
+        mode: the journal mode to end with.
+    """
+    database.execute("PRAGMA journal_mode = DELETE")  # a WAL target would have to have the same page size
+    with closing(open_database(new)) as source:
+        _pages(source, database, what)
+    if mode == "wal":
+        database.execute("PRAGMA journal_mode = WAL")
+
+
+def _pages(source: sqlite3.Connection, target: sqlite3.Connection, what: str) -> None:
+    page_size = source.execute("PRAGMA page_size").fetchone()[0]
+    with progress(what) as step:
+
+        def show(_status: int, remaining: int, total: int) -> None:
+            step.total = total * page_size
+            step.at((total - remaining) * page_size)
+
+        source.backup(target, pages=_PAGES, progress=show)
+
+
+def check(connection: sqlite3.Connection, path: Path) -> None:
+    """Make sure that a database is sound.
+
+    Raises:
+        UserError: SQLite's own check finds damage.
+    """
+    result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if result != "ok":
+        raise UserError(
+            f"the database {path} is damaged: {result}", "try: sqlite3 OLD.db .recover | sqlite3 NEW.db"
+        )
+
+
+def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return the number of rows of every table."""
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+    names = [name for (name,) in connection.execute(query) if not name.startswith("sqlite_")]
+    return {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}  # noqa: S608

@@ -1,0 +1,146 @@
+"""Copy a SQLite database into PostgreSQL, table by table: how a user outgrows the laptop.
+
+MLflow's own migration builds the tables in a schema beside the old one; COPY fills them; their rows are
+counted; one transaction puts them in place of the old ones. A crash before that leaves the old data, and a
+schema that the next try removes.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import MetaData, create_engine, inspect
+from sqlalchemy.exc import DBAPIError
+
+from console import UserError
+from database import postgresql, sqlite
+from database.progress import progress
+from database.schema import run_migration
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Connection, Engine
+
+STAGE = "mlflow_stacks_restore"
+_BATCH = 5000  # rows that are in memory at once
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+def copy_tables(source: Path, engine: Engine) -> None:
+    """Replace everything in a PostgreSQL schema by the content of a SQLite database.
+
+    Args:
+        source: a SQLite file whose schema is at the head of the installed MLflow.
+        engine: to the PostgreSQL database.
+
+    Raises:
+        UserError: a value does not fit into PostgreSQL, or a session holds a table; nothing was changed.
+    """
+    with engine.connect() as connection:
+        target = str(connection.exec_driver_sql("SELECT current_schema()").scalar_one())
+    stage = create_engine(
+        engine.url, connect_args={"options": f"-c search_path={STAGE} -c lock_timeout=15000"}
+    )
+    try:
+        _drop_stage(stage)
+        with stage.begin() as connection:
+            connection.exec_driver_sql(f"CREATE SCHEMA {STAGE}")
+        run_migration(stage, lambda _done, _total, _step: None)
+        with closing(sqlite.open_database(source)) as database:
+            with stage.begin() as connection:
+                _fill(database, connection)
+            with stage.begin() as connection:
+                _swap(connection, sqlite.count_rows(database), target)
+    except DBAPIError as error:
+        reason = str(error.orig or error).strip().splitlines()
+        raise UserError(
+            f"cannot copy the backup into PostgreSQL: {reason[0]}", *reason[1:3], "the database is as it was"
+        ) from None
+    finally:
+        _drop_stage(stage)
+        stage.dispose()
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("ANALYZE")
+
+
+def _drop_stage(stage: Engine) -> None:
+    with stage.begin() as connection:
+        connection.exec_driver_sql(f"DROP SCHEMA IF EXISTS {STAGE} CASCADE")
+
+
+def _fill(database: sqlite3.Connection, connection: Connection) -> None:
+    """Copy every table, in the order of their foreign keys."""
+    metadata = MetaData()
+    metadata.reflect(connection)
+    rows = sqlite.count_rows(database)
+    unknown = sorted(table for table in rows if rows[table] and table not in metadata.tables)
+    if unknown:
+        raise UserError(f"the backup holds tables that MLflow does not have: {', '.join(unknown)}")
+    # what the migrations themselves have put there
+    names = ", ".join(f'"{table}"' for table in metadata.tables)
+    connection.exec_driver_sql(f"TRUNCATE {names}")
+    cursor: Any = connection.connection.cursor()
+    with progress("copying rows", sum(rows.values()), "rows") as step:
+        for table in metadata.sorted_tables:
+            if not rows.get(table.name):
+                continue
+            there = {row[1] for row in database.execute(f'PRAGMA table_info("{table.name}")')}
+            columns = [c.name for c in table.columns if c.computed is None and c.name in there]
+            quoted = ", ".join(f'"{name}"' for name in columns)
+            selected = database.execute(f'SELECT {quoted} FROM "{table.name}"')  # noqa: S608
+            while batch := selected.fetchmany(_BATCH):
+                text = io.StringIO("".join(_lines(batch)))
+                cursor.copy_expert(f'COPY "{table.name}" ({quoted}) FROM STDIN', text)
+                step.add(len(batch), table.name)
+    for table in metadata.sorted_tables:
+        for column in inspect(connection).get_columns(table.name):
+            if "nextval" in str(column.get("default")) or column.get("identity"):
+                _fix_sequence(connection, table.name, column["name"])
+
+
+def _lines(rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+    """Yield rows in COPY's text format (PostgreSQL manual, COPY, "Text Format")."""
+    for row in rows:
+        yield "\t".join(_text(value) for value in row) + "\n"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "\\N"
+    if isinstance(value, bytes):
+        return "\\\\x" + value.hex()
+    if isinstance(value, str):
+        return value.translate(_ESCAPES)
+    return repr(value)
+
+
+def _fix_sequence(connection: Connection, table: str, column: str) -> None:
+    """Let a sequence go on after the highest number that was copied."""
+    connection.exec_driver_sql(
+        "SELECT setval(pg_get_serial_sequence(%s, %s),"  # noqa: S608
+        f' (SELECT coalesce(max("{column}"), 0) + 1 FROM "{table}"), false)',
+        (f'"{table}"', column),
+    )
+
+
+def _swap(connection: Connection, rows: dict[str, int], target: str) -> None:
+    """Count the staged rows, drop the old tables, move the new ones; all in the caller's transaction."""
+    staged = postgresql.count_rows(connection)
+    for table, number in rows.items():
+        if staged.get(table, 0) != number:
+            raise UserError(
+                f"table {table}: {staged.get(table, 0)} of {number} rows were copied", "nothing was changed"
+            )
+    connection.exec_driver_sql(f'SET LOCAL search_path = "{target}"')
+    connection.exec_driver_sql(postgresql.CLEAR.replace("%", "%%"))
+    for table in staged:
+        connection.exec_driver_sql(f'ALTER TABLE {STAGE}."{table}" SET SCHEMA "{target}"')
+    routines = "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = %s::regnamespace"
+    for routine in connection.exec_driver_sql(routines, (STAGE,)).scalars().all():
+        connection.exec_driver_sql(f'ALTER ROUTINE {routine} SET SCHEMA "{target}"')

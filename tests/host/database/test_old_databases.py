@@ -1,0 +1,42 @@
+"""What MLflow 2.0.1 to 3.15.1 wrote migrates to the head, and today's client reads all of it back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from database.migrate import migrate, plan
+from tests.databases.content import read
+from tests.host.database import old
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+KINDS = ["sqlite", "postgresql"]
+
+
+def contained(before: Any, after: Any, where: str = "") -> list[str]:  # noqa: ANN401
+    """Return what of `before` is not in `after`: migrations may add keys, never lose or change one."""
+    if isinstance(before, dict):
+        kept = [key for key in before if key in after]
+        lost = [f"{where}/{key} is gone" for key in before if key not in after]
+        return lost + [x for key in kept for x in contained(before[key], after[key], f"{where}/{key}")]
+    return [] if before == after else [f"{where}: {before!r} became {after!r}"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("version", old.VERSIONS)
+def test_a_database_of_an_older_mlflow_reads_the_same_after_its_migration(
+    version: str, kind: str, old_database: Callable[[str, str], str], tmp_path: Path
+) -> None:
+    uri = old_database(version, kind)
+    assert plan(uri).schema.state == "behind"
+    result = migrate(uri, tmp_path / "sets")
+    assert result.after.state == "current"
+    assert result.backup is not None
+    before, after = old.expected(version, kind), read(uri)
+    assert contained(before, after) == []
+    assert {part: len(before[part]) for part in before} == {part: len(after[part]) for part in before}
+    assert len(after["runs"]) == 6
