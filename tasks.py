@@ -113,7 +113,7 @@ def build(_: Context, image: str = "", from_packages: bool = False, push: str = 
     """run: Build the images."""
     from images import build as building
 
-    building.build([image] if image else [], from_packages=from_packages, push=push or None, platforms=platform or [])
+    building.build([image] if image else [], from_packages=from_packages, push=push, platforms=platform or [])
 
 
 @task(help=DOCKER)

@@ -87,12 +87,18 @@ class Store(ABC):
     uri: str
     #: The most keys that one request to the store deletes; a good size for the batches given to `delete`.
     batch_size: int = 1000
+    #: Whether `list` yields keys in the order of their UTF-8 bytes and can start in the middle.
+    sorted: bool = False
 
     @abstractmethod
-    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
         """Yield every object below the folder `prefix`, page by page, in no promised order.
 
         A folder that does not exist is empty.
+
+        Args:
+            prefix: the folder.
+            after: on a `sorted` store, yield only keys that come after this one.
 
         Raises:
             StoreError: the store refused or could not be reached, or `prefix` leads out of it.

@@ -44,8 +44,9 @@ class LocalStore(Store):
         except OSError as error:
             raise StoreError(f"cannot list {path}: {error.strerror}") from error
 
-    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
         """Walk the folder `prefix`, one directory in memory at a time. See `Store.list`."""
+        del after  # not sorted
         waiting = [folder(prefix)]
         while waiting:
             here = waiting.pop()

@@ -34,8 +34,9 @@ class RepositoryStore(Store):
             raise StoreError(f"cannot list {self.uri}/{prefix}: {error}") from error
         return entries
 
-    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
         """Walk the folders one by one. See `Store.list`."""
+        del after  # not sorted
         waiting = [folder(prefix)]
         while waiting:
             for entry in self._entries(waiting.pop()):

@@ -54,6 +54,8 @@ def s3_client(*, timeout: float = 60.0, threads: int = 8) -> S3Client:
 class S3Store(Store):
     """The objects of one bucket whose keys begin with one prefix."""
 
+    sorted = True  # ListObjectsV2 in general purpose buckets (Amazon S3 API reference)
+
     def __init__(self, bucket: str, prefix: str, *, timeout: float = 60.0, threads: int = 8) -> None:
         self._bucket = bucket
         self._prefix = folder(prefix.strip("/"))
@@ -63,20 +65,24 @@ class S3Store(Store):
         self._owner: dict[str, Any] = {"ExpectedBucketOwner": owner} if owner else {}
         self.uri = f"s3://{bucket}/{self._prefix}".rstrip("/")
 
-    def _pages(self, prefix: str, delimiter: str = "") -> Iterator[Any]:
+    def _pages(self, prefix: str, *, delimiter: str = "", after: str = "") -> Iterator[Any]:
         from botocore.exceptions import BotoCoreError, ClientError
 
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=self._prefix + folder(prefix), Delimiter=delimiter, **self._owner
+            Bucket=self._bucket,
+            Prefix=self._prefix + folder(prefix),
+            Delimiter=delimiter,
+            StartAfter=self._prefix + after if after else "",
+            **self._owner,
         )
         try:
             yield from pages
         except (BotoCoreError, ClientError) as error:
             raise StoreError(f"cannot list {self.uri}/{prefix}: {error}") from error
 
-    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[StoredObject]:
         """List with ListObjectsV2, one page in memory at a time. See `Store.list`."""
-        for page in self._pages(prefix):
+        for page in self._pages(prefix, after=after):
             for item in page.get("Contents", ()):
                 key = item["Key"].removeprefix(self._prefix)
                 if key:
@@ -100,8 +106,10 @@ class S3Store(Store):
             return self._delete_batch(first)
         errors: dict[str, str] = {}
         with ThreadPoolExecutor(self._threads, thread_name_prefix="s3-delete") as pool:
-            for failed in pool.map(self._delete_batch, chain([first, second], groups)):
-                errors |= failed
+            # a round of batches at a time: `keys` may be an endless stream
+            for some in batches(chain([first, second], groups), self._threads):
+                for failed in pool.map(self._delete_batch, some):
+                    errors |= failed
         return errors
 
     def fetch(self, key: str, target: Path) -> Fetched | None:

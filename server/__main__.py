@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,8 +29,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     environment.apply(given)
     if given.expose_prometheus:
         _empty_metrics(Path(given.expose_prometheus))
-    # Until uvicorn has its own handler, and when it raises the signal again at its end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
         if truth(os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"]):
             from server.jobs import job_runner  # noqa: PLC0415

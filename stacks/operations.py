@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import UserError, confirm, note
-from stacks import engines
+from stacks import engines, gateway_files
 from stacks.deployment import Deployment, open_deployment
 from stacks.engines.compose import with_references
 from stacks.render import render as render_files
@@ -34,11 +34,10 @@ def up(stack: str, *, engine: str, overrides: list[str], timeout: float) -> dict
         UserError: what is in the way.
     """
     started = time.monotonic()
-    deployment = open_deployment(stack, overrides)
+    deployment = gateway_files.check(open_deployment(stack, overrides))
     with deployment.locked("up"):
         chosen = engines.choose(deployment, engine)
         ran_before = any(status.state == "running" for status in chosen.services())
-        deployment.remember(chosen.name)
         try:
             chosen.up(timeout=timeout)
         except KeyboardInterrupt:
@@ -68,6 +67,7 @@ def describe(engine: Engine) -> dict[str, Any]:
         "engine": engine.name,
         "project": deployment.project,
         "services": [service.as_json() for service in engine.services()],
+        **({"gateway": base_url} if (base_url := deployment.gateway_base_url) else {}),
     }
 
 
@@ -104,9 +104,9 @@ def logs(stack: str, *, service: str | None, follow: bool, tail: int) -> None:
         UserError: the stack has no such service, or was never up.
     """
     deployment = open_deployment(stack, recorded=True)
-    if service and service not in deployment.stack.services:
+    if service and service not in deployment.services:
         raise UserError(
-            f"stack '{stack}' has no service '{service}'", f"its services: {', '.join(deployment.stack.services)}"
+            f"stack '{stack}' has no service '{service}'", f"its services: {', '.join(deployment.services)}"
         )
     engines.running(deployment).logs(service=service, follow=follow, tail=tail)
 

@@ -99,6 +99,8 @@ def _print_urls(answer: dict[str, Any]) -> None:
     for service in answer["services"]:
         if "url" in service:
             print(f"{service['name']:<10} {service['url']}")
+    if "gateway" in answer:
+        print(f"OpenAI     {answer['gateway']} (base URL for an OpenAI client)")
 
 
 def _print_table(columns: list[str], rows: list[list[str]]) -> None:

@@ -65,7 +65,9 @@ class StackUnderTest:
             check=False,
             timeout=600,
         )
-        assert done.returncode == expect, f"{words} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == expect, (
+            f"{words} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
         return done
 
     def start(self, *words: str) -> subprocess.Popen[str]:
@@ -98,7 +100,9 @@ class StackUnderTest:
 
     def wait_healthy(self) -> None:
         wait_until(
-            lambda: all(service.get("health") in {"healthy", "done"} for service in self.status()["services"]),
+            lambda: all(
+                service.get("health") in {"healthy", "done"} for service in self.status()["services"]
+            ),
             lambda: f"{self.status()}\n{self.invoke('logs', f'--stack={self.name}', '--tail=20').stdout}",
         )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import UserError, note
-from stacks.deployment import RECORD, write_private
+from stacks.deployment import RECORD
 from stacks.engines.base import Engine, ServiceStatus
 from stacks.engines.ports import check_port_is_free
 from stacks.render import FRAMES, render
@@ -57,8 +57,8 @@ class ComposeEngine(Engine):
         deadline = time.monotonic() + timeout
         self._check_ports()
         self.deployment = with_images(self.deployment)
-        for path, text in render(self.deployment, self.name).items():
-            write_private(self.deployment.state / path, text)
+        self.write(render(self.deployment, self.name))
+        self._try_externals()
         self._start(deadline)
         while waiting := [status for status in self.services() if not status.ready]:
             if time.monotonic() > deadline:
@@ -67,18 +67,19 @@ class ComposeEngine(Engine):
 
     def down(self, *, volumes: bool) -> None:
         """See `Engine.down`."""
+        if not (self.deployment.state / FRAMES[self.name]).exists():
+            return  # it was interrupted before anything could start
         words = ["down", "--remove-orphans", *(["--volumes"] if volumes else [])]
         done = subprocess.run(self._compose(*words), capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise UserError(f"docker compose down failed: {done.stderr.strip()}")
         if volumes:
-            for leftover in (FRAMES[self.name], RECORD):
-                (self.deployment.state / leftover).unlink(missing_ok=True)
+            self.forget()
 
     def services(self) -> list[ServiceStatus]:
         """See `Engine.services`."""
         containers = self._containers()
-        return [self._status(name, containers.get(name)) for name in self.deployment.stack.services]
+        return [self._status(name, containers.get(name)) for name in self.deployment.services]
 
     def logs(self, *, service: str | None, follow: bool, tail: int) -> None:
         """See `Engine.logs`."""
@@ -106,6 +107,16 @@ class ComposeEngine(Engine):
         wanted = f"label=com.docker.compose.project={self.deployment.project}"
         names = _output(["docker", "volume", "ls", "--quiet", "--filter", wanted]) or ""
         return [f"volume {name}" for name in names.splitlines()]
+
+    def _try_externals(self) -> None:
+        """Run the steps that need what the stack does not start itself, before it starts anything."""
+        for name in self.deployment.services:
+            if SERVICES[name].checks_external(self.deployment.settings):
+                command = self._compose("run", "--rm", "--no-deps", "--no-TTY", name)
+                done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+                if done.returncode != 0:
+                    lines = done.stderr.strip().splitlines()[-10:]
+                    raise UserError(f"nothing was started: the step '{name}' failed", *lines)
 
     def _compose(self, *words: str) -> list[str]:
         return [*compose_command(), "--file", str(self.deployment.state / FRAMES[self.name]), *words]
@@ -143,7 +154,7 @@ class ComposeEngine(Engine):
 
     def _check_ports(self) -> None:
         held = {publisher["PublishedPort"] for info in self._containers().values() for publisher in info["Publishers"]}
-        for name in self.deployment.stack.services:
+        for name in self.deployment.services:
             setting = SERVICES[name].port
             if setting and (port := setting(self.deployment.settings)) not in held:
                 check_port_is_free(self.deployment.settings.host, port)
@@ -185,12 +196,28 @@ def compose_command() -> tuple[str, ...]:
 def with_images(deployment: Deployment) -> Deployment:
     """The deployment with a reference to each image it needs, all of them on this machine.
 
+    What keeps data goes on with the kind of image that it was made with, official or built here: they may differ in
+    PostgreSQL's major version, and each keeps its data in a place of its own.
+
     Raises:
         UserError: one is missing and cannot be had from here.
     """
     import images.build as building  # noqa: PLC0415 (only this engine needs images)
 
-    return replace(deployment, images={name: building.ensure(name) for name in _images(deployment)})
+    recorded = deployment.record().get("images", {})
+    found = {}
+    for name in _images(deployment):
+        if name == "object-store" and deployment.settings.object_store == "rustfs":
+            found[name] = building.fetch("rustfs")
+            continue
+        built = building.reference(name)
+        if recorded.get(name, "").partition(":")[0] == built.partition(":")[0] and name != "mlflow":
+            found[name] = building.find(name, official=False) or building.build([name], from_packages=True)[name]
+        else:
+            found[name] = building.ensure(name)
+        if found[name] == built and name != "mlflow":
+            note(f"{name}: the image built from packages, {built}")
+    return replace(deployment, images=found)
 
 
 def with_references(deployment: Deployment) -> Deployment:
@@ -201,8 +228,8 @@ def with_references(deployment: Deployment) -> Deployment:
     return replace(deployment, images=found)
 
 
-def _images(deployment: Deployment) -> set[str]:
-    return {SERVICES[name].image for name in deployment.stack.services}
+def _images(deployment: Deployment) -> list[str]:
+    return sorted({SERVICES[name].image for name in deployment.services})
 
 
 def _output(command: Sequence[str]) -> str | None:

@@ -34,3 +34,10 @@ def _holder(port: int) -> str:
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
                 return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return ""
+
+
+def listens(port: int) -> bool:
+    """Whether something takes connections at a port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

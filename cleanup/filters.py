@@ -1,0 +1,91 @@
+"""What the user asked for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from console import UserError
+
+KINDS = ("runs", "experiments", "models", "traces", "orphans")
+UNITS = {"m": 60, "h": 3600, "d": 86400}  # seconds
+
+
+def parse_age(text: str) -> int:
+    """Return the seconds in an age such as ``30m``, ``12h`` or ``30d``.
+
+    Raises:
+        UserError: no number, or no unit.
+    """
+    match = re.fullmatch(r"(\d+)([mhd])", text.strip())
+    if not match:
+        raise UserError(
+            f"cannot read the age '{text}'",
+            "write a number and a unit: 30m (minutes), 12h (hours), 30d (days)",
+        )
+    return int(match[1]) * UNITS[match[2]]
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which of the deleted things go, and what else is allowed.
+
+    Args:
+        only: kinds out of `KINDS`. None: what the ids name, or without ids all but ``traces``.
+        older_than: least age of the deletion (of the trace itself for ``traces``), as in `parse_age`.
+        run_ids: exactly these runs.
+        experiment_ids: exactly these experiments, with all that is in them.
+        include_undated: also what has no deletion time.
+        force_registered: also what a registered model version refers to.
+        orphan_grace: least age of an orphaned artifact's newest object and of an orphaned association.
+        foreign_orphans: delete orphaned artifacts even if nothing in the destination belongs to the database.
+        ignore_references: ``table.column`` names that may be left dangling.
+
+    Raises:
+        UserError: an unknown kind, an age without a unit, or filters that contradict each other.
+    """
+
+    only: tuple[str, ...] | None = None
+    older_than: str | None = None
+    run_ids: tuple[str, ...] = ()
+    experiment_ids: tuple[str, ...] = ()
+    include_undated: bool = False
+    force_registered: bool = False
+    orphan_grace: str = "1d"
+    foreign_orphans: bool = False
+    ignore_references: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.only or ()) - set(KINDS))
+        if unknown:
+            raise UserError(f"nothing of the kind '{unknown[0]}' to clean up", f"kinds: {', '.join(KINDS)}")
+        if self.older_than is not None:
+            parse_age(self.older_than)
+        parse_age(self.orphan_grace)
+        if "traces" in self.kinds and self.older_than is None:
+            raise UserError(
+                "traces are never in a deleted stage: say how old they must be",
+                "for example: --only=traces --older-than=90d",
+            )
+        if self.run_ids and self.kinds - {"runs", "experiments"}:
+            raise UserError(
+                "--run-ids names runs, so --only cannot ask for other kinds",
+                f"leave one of the two out; asked for: {', '.join(sorted(self.kinds))}",
+            )
+        if self.experiment_ids and "orphans" in self.kinds:
+            raise UserError(
+                "orphans belong to no experiment", "leave out --experiment-ids, or orphans in --only"
+            )
+        bad = [item for item in self.experiment_ids if not item.isdecimal()]
+        if bad:
+            raise UserError(f"an experiment's id is a number, not '{bad[0]}'")
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds that are asked for."""
+        if self.only:
+            return frozenset(self.only)
+        if self.run_ids or self.experiment_ids:
+            named = (("runs", self.run_ids), ("experiments", self.experiment_ids))
+            return frozenset(kind for kind, ids in named if ids)
+        return frozenset({"runs", "experiments", "models", "orphans"})

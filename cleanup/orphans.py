@@ -1,0 +1,201 @@
+"""What nobody owns any more: rows that point at nothing, and artifacts that belong to nothing."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sqlalchemy import and_, delete, func, select, update
+
+from artifacts.base import batches
+from cleanup.filters import parse_age
+from cleanup.locations import ENTITY, MODEL_ID, RUN_ID, TRACE_ID, Protected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sqlalchemy import ColumnElement, Connection
+
+    from artifacts import Store
+    from cleanup.schema import Edge, Schema
+    from cleanup.selection import Selection
+
+# <experiment>/<run>/artifacts, <experiment>/models/<m->/artifacts, <experiment>/traces/<tr->/artifacts
+# (mlflow.store.tracking.sqlalchemy_store, _FOLDER_NAME), in a workspace below workspaces/<name>/
+# (mlflow.store.tracking.sqlalchemy_workspace_store).
+LAYOUT = re.compile(
+    rf"(?:workspaces/[^/]+/)?\d+/"
+    rf"(?:(?P<run>{RUN_ID})|models/(?P<model>{MODEL_ID})|traces/(?P<trace>{TRACE_ID}|{RUN_ID}))/artifacts/"
+)
+# Two servers may share a bucket, and to either all of the other's artifacts look like orphans.
+FOREIGN = (
+    "{count} folders belong to nothing in this database, and no folder in the destination does: "
+    "is it another server's? They stay; --foreign-orphans deletes them"
+)
+OWNERS = (("runs", "run_uuid"), ("logged_models", "model_id"), ("trace_info", "request_id"))
+
+
+def edges(schema: Schema) -> list[Edge]:
+    """Return the references whose rows may point at nothing.
+
+    PostgreSQL enforces foreign keys; SQLite does so only for who asks for it, which MLflow did not always.
+    """
+    return [
+        edge
+        for edge in schema.edges
+        if (edge.reference.orphans if edge.reference else schema.dialect == "sqlite")
+    ]
+
+
+def condition(edge: Edge, selection: Selection) -> ColumnElement[bool]:
+    """Return which rows of a reference are orphans, and old enough not to be still in the making."""
+    found = edge.dangling(selection.schema.dialect)
+    if "created_time" in edge.child.c and edge.reference:
+        # traces are linked to runs before they are exported
+        before = (selection.now - parse_age(selection.filters.orphan_grace)) * 1000
+        found = and_(found, edge.child.c.created_time < int(before))
+    return found
+
+
+def count_rows(connection: Connection, selection: Selection) -> Counter[str]:
+    """Count orphaned rows by ``table.column``."""
+    found: Counter[str] = Counter()
+    for edge in edges(selection.schema):
+        query = select(func.count()).select_from(edge.child).where(condition(edge, selection))
+        found[edge.name] += int(connection.execute(query).scalar_one())
+    return +found
+
+
+def delete_rows(connection: Connection, selection: Selection) -> tuple[int, Counter[str]]:
+    """Delete or mend orphaned rows; committing is the caller's.
+
+    Returns:
+        How many references were mended, and the deleted rows by table.
+    """
+    deleted: Counter[str] = Counter()
+    total = 0
+    for _ in range(5):  # a deleted row may have been what others point at
+        changed = 0
+        for edge in edges(selection.schema):
+            where = condition(edge, selection)
+            if edge.action == "null":
+                mended = connection.execute(
+                    update(edge.child).where(where).values(dict.fromkeys(edge.columns))
+                )
+                changed += mended.rowcount
+                continue
+            gone = connection.execute(delete(edge.child).where(where)).rowcount
+            deleted[edge.child.name] += gone
+            changed += gone
+        total += changed
+        if not changed:
+            break
+    return total, +deleted
+
+
+@dataclass
+class Folder:
+    """One folder of a destination in MLflow's layout, with its newest object's time (None: not known)."""
+
+    name: str
+    entity: str
+    objects: int = 0
+    bytes: int = 0
+    newest: float | None = 0.0
+
+
+@dataclass
+class Unowned:
+    """What a walk through the destination found that belongs to nothing in the database.
+
+    `folders` are those in MLflow's layout that are old enough; `left` counts by reason the ones that stay,
+    `examples` names one for each reason; `owned` counts the folders that something owns.
+    """
+
+    folders: list[Folder] = field(default_factory=list)
+    left: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    owned: int = 0
+
+    def leave(self, reason: str, example: str) -> None:
+        """Count something that stays."""
+        self.left[reason] += 1
+        self.examples.setdefault(reason, example)
+
+
+def _folders(store: Store, unowned: Unowned, unknown: dict[str, set[str]]) -> Iterator[Folder]:
+    """Yield one folder after the other; a store lists the objects of a folder one after the other."""
+    current: Folder | None = None
+    for item in store.list():
+        match = LAYOUT.match(item.key)
+        if not match:
+            ids = ENTITY.findall(item.key)
+            if ids:  # an experiment with a location of its own, most likely
+                unknown.setdefault(ids[-1], set()).add(item.key)
+                if len(unknown) < 1000:
+                    continue
+                ids = []
+            unowned.leave("not in the layout that MLflow writes", item.key)
+            continue
+        name = match[0].removesuffix("artifacts/")
+        if current is None or current.name != name:
+            if current:
+                yield current
+            current = Folder(name, match["run"] or match["model"] or match["trace"])
+        current.objects += 1
+        current.bytes += item.size
+        if item.modified is None:
+            current.newest = None
+        elif current.newest is not None:
+            current.newest = max(current.newest, item.modified)
+    if current:
+        yield current
+
+
+def known_ids(connection: Connection, schema: Schema, ids: Iterable[str]) -> set[str]:
+    """Return those ids that a run, logged model or trace has, deleted or not."""
+    wanted = list(ids)
+    found: set[str] = set()
+    for table, key in OWNERS:
+        if table in schema.tables and wanted:
+            column = schema.tables[table].c[key]
+            found.update(connection.execute(select(column).where(column.in_(wanted))).scalars())
+    connection.rollback()  # hold no snapshot while the store is slow
+    return found
+
+
+def find(
+    connection: Connection, selection: Selection, store: Store, protected: Protected
+) -> Iterator[tuple[Unowned, list[Folder]]]:
+    """Walk through the destination; yield the findings so far with each batch of orphaned folders.
+
+    The last batch may be empty. Only what is yielded may be deleted, and only right away.
+    """
+    newest = selection.now - parse_age(selection.filters.orphan_grace)
+    unowned = Unowned()
+    unknown: dict[str, set[str]] = {}
+    for group in batches(_folders(store, unowned, unknown), 500):
+        owned = known_ids(connection, selection.schema, {folder.entity for folder in group})
+        orphans = []
+        for folder in group:
+            if folder.entity in owned:
+                unowned.owned += 1
+            elif why := protected.reason(folder.entity, folder.name):
+                unowned.leave(why, folder.name)
+            elif folder.newest is None:
+                unowned.leave("the store tells no age", folder.name)
+            elif folder.newest >= newest:
+                unowned.leave(f"younger than {selection.filters.orphan_grace}", folder.name)
+            else:
+                orphans.append(folder)
+        yield unowned, orphans
+    owned = known_ids(connection, selection.schema, unknown)
+    for entity, keys in unknown.items():
+        for key in keys:
+            if entity in owned:
+                unowned.owned += 1
+            else:
+                unowned.leave("not in the layout that MLflow writes", key)
+    yield unowned, []

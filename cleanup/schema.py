@@ -1,0 +1,307 @@
+"""The database's own account of what hangs on what, and the statements that follow from it.
+
+`read` reflects tables and foreign keys (with their ON DELETE actions) and adds the by-value references of
+`cleanup.references`. `Schema.closure` turns that into the ordered statements that remove some rows and
+everything that depends on them, whichever of MLflow's schemas it is.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    MetaData,
+    String,
+    Table,
+    and_,
+    any_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    exists,
+    func,
+    inspect,
+    select,
+    text,
+    tuple_,
+    update,
+)
+
+from cleanup.references import REFERENCES, SUSPICIOUS_COLUMNS, Action, Reference
+from console import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from sqlalchemy import Connection, Engine
+
+IDS = "ids"  # the name of the parameter that holds the ids of one batch
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Rows of `child` whose `columns` equal `targets` of `parent`, and what becomes of them with it."""
+
+    child: Table
+    columns: tuple[str, ...]
+    parent: Table
+    targets: tuple[str, ...]
+    action: Action
+    reference: Reference | None = None
+
+    @property
+    def name(self) -> str:
+        """``table.column`` for messages and reports."""
+        return f"{self.child.name}.{','.join(self.columns)}"
+
+    def condition(self) -> ColumnElement[bool]:
+        """Return what makes a row of the child this kind of reference, apart from its value."""
+        if self.reference is None:
+            return and_(True, *(self.child.c[column].is_not(None) for column in self.columns))
+        parts = [self.child.c[column] == value for column, value in self.reference.where.items()]
+        if self.reference.json_key:
+            parts.append(self.child.c[self.columns[0]].contains(f'"{self.reference.json_key}"'))
+        else:
+            parts.append(self.child.c[self.columns[0]].is_not(None))
+        return and_(*parts)
+
+    def values(self, dialect: str) -> list[ColumnElement[Any]]:
+        """Return the expressions of the child that equal the parent's target columns."""
+        if self.reference is None:
+            return [self.child.c[column] for column in self.columns]
+        column = self.child.c[self.columns[0]]
+        if self.reference.json_key is None:
+            return [column]
+        if dialect == "sqlite":
+            # text that is no JSON is an error to SQLite
+            valid = case((func.json_valid(column) == 1, column))
+            return [func.json_extract(valid, f'$."{self.reference.json_key}"')]
+        pattern = '"' + self.reference.json_key.replace(".", "[.]") + '": *"([^"]*)"'
+        return [func.substring(column, pattern)]
+
+    def keys(self, dialect: str) -> list[ColumnElement[Any]]:
+        """Return the parent's target columns, as text where the child keeps a number as text."""
+        found = []
+        for value, name in zip(self.values(dialect), self.targets, strict=True):
+            target: ColumnElement[Any] = self.parent.c[name]
+            if self.reference and _is_text(value) and not _is_text(target):
+                target = cast(target, String)
+            found.append(target)
+        return found
+
+    def dangling(self, dialect: str) -> ColumnElement[bool]:
+        """Return the condition of rows whose parent does not exist."""
+        pairs = zip(self.values(dialect), self.keys(dialect), strict=True)
+        parent = self.parent.alias("target") if self.parent is self.child else self.parent
+        kept = self.reference.tombstones if self.reference else ()
+        return and_(
+            self.condition(),
+            *(value.not_in(kept) for value in self.values(dialect) if kept),
+            *(value.is_not(None) for value in self.values(dialect)),
+            ~exists(select(1).select_from(parent).where(*(value == key for value, key in pairs))),
+        )
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement of a closure. Its parameter `IDS` takes the ids of the batch."""
+
+    table: str
+    action: Action
+    sql: Any
+    count: Any
+
+
+def _is_text(column: ColumnElement[Any]) -> bool:
+    return isinstance(column.type, String) or column.type._type_affinity is String
+
+
+def _suspicious(tables: Iterable[Table], edges: Collection[Edge]) -> list[str]:
+    known = {(edge.child.name, column) for edge in edges for column in edge.columns}
+    known |= {(reference.table, reference.column) for reference in REFERENCES}
+    roots = {("runs", "run_uuid"), ("experiments", "experiment_id"), ("trace_info", "request_id")}
+    roots |= {("logged_models", "model_id"), ("datasets", "dataset_uuid"), ("inputs", "input_uuid")}
+    return sorted(
+        f"{table.name}.{column.name}"
+        for table in tables
+        for column in table.columns
+        if column.name in SUSPICIOUS_COLUMNS and (table.name, column.name) not in known | roots
+    )
+
+
+class Schema:
+    """Tables and references of one database, as it is now."""
+
+    def __init__(self, metadata: MetaData, dialect: str) -> None:
+        self.tables: dict[str, Table] = dict(metadata.tables)
+        self.dialect = dialect
+        self.edges = (*self._keys(), *self._by_value())
+
+    def has(self, table: str, *columns: str) -> bool:
+        """Whether the table exists and has these columns."""
+        return table in self.tables and all(column in self.tables[table].c for column in columns)
+
+    def _keys(self) -> Iterable[Edge]:
+        for table in self.tables.values():
+            for key in table.foreign_key_constraints:
+                action: Action = (
+                    "null" if (key.ondelete or "").upper() in {"SET NULL", "SET DEFAULT"} else "delete"
+                )
+                columns = tuple(column.name for column in key.columns)
+                targets = tuple(element.column.name for element in key.elements)
+                yield Edge(table, columns, key.referred_table, targets, action)
+
+    def _by_value(self) -> Iterable[Edge]:
+        for reference in REFERENCES:
+            if not self.has(reference.table, reference.column, *reference.where):
+                continue
+            if not self.has(reference.target):
+                continue
+            parent = self.tables[reference.target]
+            target = reference.target_column or next(iter(parent.primary_key.columns)).name
+            if not self.has(reference.target, target):
+                continue
+            child = self.tables[reference.table]
+            yield Edge(child, (reference.column,), parent, (target,), reference.action, reference)
+
+    def check_references(self, ignored: Collection[str] = ()) -> None:
+        """Refuse a schema with a reference that deleting would leave dangling.
+
+        Args:
+            ignored: ``table.column`` names that the user vouches for.
+
+        Raises:
+            UserError: names the columns.
+        """
+        unknown = [name for name in _suspicious(self.tables.values(), self.edges) if name not in set(ignored)]
+        if unknown:
+            raise UserError(
+                f"this database refers to runs or experiments in a way not known here: {', '.join(unknown)}",
+                "no foreign key says what should become of these rows, so nothing was planned or deleted",
+                *(f"if they may keep ids that are gone: --ignore-reference={name}" for name in unknown),
+            )
+
+    def ids_in(self, column: ColumnElement[Any]) -> ColumnElement[bool]:
+        """Return the condition that `column` is one of the ids in the parameter `IDS`.
+
+        One array parameter on PostgreSQL and one JSON text on SQLite: the statement's text, and with it
+        the server's plan and our memory, do not depend on how many there are.
+        """
+        if self.dialect == "sqlite":
+            return column.in_(text("SELECT value FROM json_each(:ids)"))
+        return column == any_(bindparam(IDS, type_=ARRAY(column.type)))
+
+    def closure(self, root: str, key: str, *, without: Collection[str] = ()) -> list[Statement]:
+        """Return the statements that remove rows of `root` and all that depends on them, children first.
+
+        A table that can be reached on several ways gets one statement for each: a condition with OR would
+        use no index.
+
+        Args:
+            root: the table.
+            key: the column of it that the ids of a batch are values of.
+            without: tables that are left alone, and whatever hangs on them only.
+
+        Raises:
+            UserError: tables that refer to each other in a circle by keys that delete.
+        """
+        start = self.tables[root]
+        conditions: dict[str, list[tuple[Action, tuple[str, ...], ColumnElement[bool]]]] = {}
+        order: TopologicalSorter[str] = TopologicalSorter({root: ()})
+        above: list[str] = []
+
+        def visit(parent: Table, condition: ColumnElement[bool], column: str | None) -> None:
+            if parent.name in above:
+                circle = " -> ".join([*above, parent.name])
+                raise UserError(
+                    f"tables refer to each other in a circle: {circle}", "nothing was planned or deleted"
+                )
+            above.append(parent.name)
+            for edge in self.edges:
+                if edge.parent is not parent or edge.child.name in without or edge.child is parent:
+                    continue
+                inherited = self._inherit(edge, column)
+                found = self.ids_in(edge.child.c[inherited]) if inherited else self._below(edge, condition)
+                if edge.reference:
+                    found = and_(edge.condition(), found)
+                order.add(parent.name, edge.child.name)
+                conditions.setdefault(edge.child.name, []).append((edge.action, edge.columns, found))
+                if edge.action == "delete":
+                    # a by-value condition cannot be handed down as a plain column condition
+                    visit(edge.child, found, None if edge.reference else inherited)
+            above.pop()
+
+        root_condition = self.ids_in(start.c[key])
+        visit(start, root_condition, key)
+        statements = []
+        for name in order.static_order():
+            for action, columns, condition in conditions.get(name, ()):
+                statements.append(self._statement(self.tables[name], action, columns, condition))
+        statements.append(self._statement(start, "delete", (), root_condition))
+        unique = {str(item.sql): item for item in statements}
+        return list(unique.values())
+
+    def _inherit(self, edge: Edge, column: str | None) -> str | None:
+        """Return the child's column that takes the parent's condition over as it stands, if there is one."""
+        if column is None or column not in edge.targets:
+            return None
+        if edge.reference and (edge.reference.json_key or self._needs_cast(edge)):
+            return None
+        return edge.columns[edge.targets.index(column)]
+
+    def _needs_cast(self, edge: Edge) -> bool:
+        return _is_text(edge.values(self.dialect)[0]) != _is_text(edge.parent.c[edge.targets[0]])
+
+    def _below(self, edge: Edge, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+        values = edge.values(self.dialect)
+        keys = edge.keys(self.dialect)
+        if len(values) == 1:
+            return values[0].in_(select(keys[0]).where(condition))
+        return tuple_(*values).in_(select(*keys).where(condition))
+
+    @staticmethod
+    def _statement(
+        table: Table, action: Action, columns: tuple[str, ...], condition: ColumnElement[bool]
+    ) -> Statement:
+        count = select(func.count()).select_from(table).where(condition)
+        sql: Any
+        if action == "null":
+            sql = update(table).where(condition).values(dict.fromkeys(columns))
+        else:
+            sql = delete(table).where(condition)
+        return Statement(table.name, action, sql, count)
+
+
+def parameters(dialect: str, ids: list[Any]) -> dict[str, Any]:
+    """Return the parameters of a closure's statements for one batch of ids."""
+    if dialect == "sqlite":
+        return {IDS: json.dumps(ids)}
+    return {IDS: ids}
+
+
+def read(engine: Engine) -> Schema:
+    """Reflect the database.
+
+    Raises:
+        UserError: it has no MLflow tables.
+    """
+    with engine.connect() as connection:
+        return read_connection(connection)
+
+
+def read_connection(connection: Connection) -> Schema:
+    """Reflect the database of an open connection. See `read`."""
+    metadata = MetaData()
+    names = set(inspect(connection).get_table_names())
+    if not names >= {"experiments", "runs"}:
+        raise UserError(
+            "this database holds no MLflow tables", "nothing was changed; check --backend-store-uri"
+        )
+    metadata.reflect(connection, resolve_fks=True)
+    return Schema(metadata, connection.dialect.name)

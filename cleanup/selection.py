@@ -1,0 +1,199 @@
+"""Which rows the filters select: the same conditions for the plan, for the deletion and for the re-check."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ColumnElement, Table, and_, exists, false, func, or_, select, true
+
+from cleanup.filters import Filters, parse_age
+from console import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+    from cleanup.schema import Schema
+
+DELETED = "deleted"  # mlflow.entities.lifecycle_stage.LifecycleStage
+TRACE_LOCATION_TAGS = ("mlflow.artifactLocation", "mlflow.trace.archiveLocation")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Something that can be deleted for good: where it is kept, and where its artifacts are."""
+
+    name: str
+    table: str
+    key: str
+    location: str | None
+    deleted_at: str  # a column, in milliseconds since the epoch
+
+
+RUN = Kind("run", "runs", "run_uuid", "artifact_uri", "deleted_time")
+MODEL = Kind("logged_model", "logged_models", "model_id", "artifact_location", "last_updated_timestamp_ms")
+TRACE = Kind("trace", "trace_info", "request_id", None, "timestamp_ms")
+EXPERIMENT = Kind("experiment", "experiments", "experiment_id", "artifact_location", "last_update_time")
+BY_NAME = {"runs": RUN, "models": MODEL, "traces": TRACE, "experiments": EXPERIMENT}
+
+
+class Selection:
+    """The filters, applied to one schema at one moment."""
+
+    def __init__(self, schema: Schema, filters: Filters, now: float | None = None) -> None:
+        self.schema = schema
+        self.filters = filters
+        #: in seconds since the epoch; ages count back from here
+        self.now = time.time() if now is None else now
+
+    def table(self, kind: Kind) -> Table | None:
+        """Return the kind's table, or None where this schema has none."""
+        return self.schema.tables.get(kind.table)
+
+    def _old_enough(self, kind: Kind, *, undated: bool) -> ColumnElement[bool]:
+        table = self.schema.tables[kind.table]
+        if kind.deleted_at not in table.c:
+            return true() if undated else false()
+        column = table.c[kind.deleted_at]
+        age = parse_age(self.filters.older_than) if self.filters.older_than else 0
+        old = column <= int((self.now - age) * 1000)
+        return or_(old, column.is_(None)) if undated else old
+
+    def _experiments(self) -> list[int]:
+        return [int(item) for item in self.filters.experiment_ids]
+
+    def condition(self, kind: Kind, *, undated: bool | None = None) -> ColumnElement[bool]:
+        """Return which rows of the kind's table are selected.
+
+        Args:
+            kind: one whose table exists.
+            undated: with those that have no deletion time (default: as the filters say).
+        """
+        undated = self.filters.include_undated if undated is None else undated
+        kinds = self.filters.kinds
+        table = self.schema.tables[kind.table]
+        if kind is TRACE:
+            scope: ColumnElement[bool] = true() if "traces" in kinds else false()
+            if self.filters.experiment_ids:
+                scope = and_(scope, table.c.experiment_id.in_(self._experiments()))
+            return and_(scope, self._old_enough(kind, undated=undated))
+        if kind is RUN:
+            scope = self._run_scope(table, undated=undated)
+        elif kind is MODEL:
+            scope = true() if "models" in kinds else false()
+            if self.filters.experiment_ids:
+                scope = and_(scope, table.c.experiment_id.in_(self._experiments()))
+        else:
+            scope = true() if "experiments" in kinds else false()
+            if self.filters.experiment_ids:
+                scope = and_(scope, table.c.experiment_id.in_(self._experiments()))
+        return and_(scope, table.c.lifecycle_stage == DELETED, self._old_enough(kind, undated=undated))
+
+    def _run_scope(self, runs: Table, *, undated: bool) -> ColumnElement[bool]:
+        kinds = self.filters.kinds
+        scopes: list[ColumnElement[bool]] = []
+        if self.filters.run_ids:
+            scopes.append(runs.c.run_uuid.in_(self.filters.run_ids))
+        elif "runs" in kinds:
+            named = self._experiments()
+            scopes.append(runs.c.experiment_id.in_(named) if named else true())
+        if "experiments" in kinds:
+            experiments = self.schema.tables["experiments"]
+            live = runs.alias("live")
+            has_live = exists(
+                select(1).where(
+                    live.c.experiment_id == experiments.c.experiment_id, live.c.lifecycle_stage != DELETED
+                )
+            )
+            inside = select(experiments.c.experiment_id).where(
+                self.condition(EXPERIMENT, undated=undated), ~has_live
+            )
+            scopes.append(runs.c.experiment_id.in_(inside))
+        return or_(false(), *scopes)
+
+    def count(self, connection: Connection, kind: Kind, *, undated: bool | None = None) -> int:
+        """Return how many rows of the kind are selected."""
+        table = self.table(kind)
+        if table is None:
+            return 0
+        query = select(func.count()).select_from(table).where(self.condition(kind, undated=undated))
+        return int(connection.execute(query).scalar_one())
+
+    def pages(self, connection: Connection, kind: Kind, size: int = 20_000) -> Iterator[list[Any]]:
+        """Yield the selected keys by experiment and key, so that a batch's artifacts lie side by side.
+
+        A page is read at a time and no cursor stays open, so memory is flat and no snapshot is held.
+        """
+        table = self.table(kind)
+        if table is None:
+            return
+        key, experiment = table.c[kind.key], table.c.experiment_id
+        order = (key,) if kind is EXPERIMENT else (experiment, key)
+        after: ColumnElement[bool] = true()
+        while True:
+            query = select(*order).where(self.condition(kind), after).order_by(*order).limit(size)
+            rows = connection.execute(query).all()
+            connection.rollback()
+            if rows:
+                yield [row[-1] for row in rows]
+            if len(rows) < size:
+                return
+            last = rows[-1]
+            if len(order) == 1:
+                after = key > last[0]
+            else:
+                after = or_(experiment > last[0], and_(experiment == last[0], key > last[1]))
+
+    def locations(self, connection: Connection, kind: Kind, ids: list[Any]) -> dict[Any, list[str]]:
+        """Return the artifact locations that the database holds for each id."""
+        found: dict[Any, list[str]] = {item: [] for item in ids}
+        if kind.location is None:
+            if "trace_tags" not in self.schema.tables:
+                return found
+            tags = self.schema.tables["trace_tags"]
+            query = select(tags.c.request_id, tags.c.value).where(
+                tags.c.key.in_(TRACE_LOCATION_TAGS), tags.c.request_id.in_(ids)
+            )
+        else:
+            table = self.schema.tables[kind.table]
+            query = select(table.c[kind.key], table.c[kind.location]).where(table.c[kind.key].in_(ids))
+        for item, location in connection.execute(query):
+            if location:
+                found[item].append(location)
+        return found
+
+    def check_ids(self, connection: Connection) -> None:
+        """Check every id that was given before anything is deleted.
+
+        Raises:
+            UserError: an id that does not exist, or names something that nobody deleted.
+        """
+        named: tuple[tuple[Kind, tuple[Any, ...], str], ...] = (
+            (RUN, self.filters.run_ids, "--run-ids"),
+            (EXPERIMENT, tuple(self._experiments()), "--experiment-ids"),
+        )
+        for kind, ids, flag in named:
+            table = self.schema.tables[kind.table]
+            stages: dict[Any, str] = {}
+            for start in range(0, len(ids), 1000):
+                query = select(table.c[kind.key], table.c.lifecycle_stage).where(
+                    table.c[kind.key].in_(ids[start : start + 1000])
+                )
+                stages.update((row[0], row[1]) for row in connection.execute(query))
+            unknown = [str(item) for item in ids if item not in stages]
+            if unknown:
+                raise UserError(
+                    f"no {kind.name} with the id {', '.join(unknown[:5])}",
+                    f"all ids in {flag} are checked first: nothing was deleted",
+                )
+            live = [str(item) for item in ids if stages[item] != DELETED]
+            if live and (kind is RUN or "experiments" in self.filters.kinds):
+                what = "runs" if kind is RUN else "experiments"
+                raise UserError(
+                    f"{kind.name} {', '.join(live[:5])} is not deleted; cleanup takes what users deleted",
+                    f"delete it first: mlflow {what} delete --{kind.name}-id {live[0]}",
+                    "all ids are checked first; nothing was deleted",
+                )
