@@ -332,6 +332,7 @@ def load(engine: Engine, programs: Programs, source: Path, rows: Mapping[str, in
         assert target is not None  # noqa: S101
         try:
             begin = f"SET client_min_messages = warning;\nBEGIN;\nSET LOCAL lock_timeout = {LOCK_TIMEOUT};\n"
+            begin += "SET LOCAL maintenance_work_mem = '128MB';\n"  # pg_restore builds the indexes last
             target.write((begin + CLEAR).encode())
             with progress("pg_restore") as step:
                 while chunk := script.read(CHUNK):
