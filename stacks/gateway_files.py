@@ -28,7 +28,7 @@ def check(deployment: Deployment) -> Deployment:
         return deployment
     config, keys = _sources(deployment)
     if config.exists():
-        from gateway.config import load  # noqa: PLC0415 (needed by stacks with a gateway alone)
+        from gateway.config import load
 
         load(config, keys)
     digest = hashlib.sha256(_text(config).encode())
@@ -44,7 +44,9 @@ def write(deployment: Deployment, *, engine: str) -> None:
         config, keys = _sources(deployment)
         path = deployment.state / "gateway.yaml"
         write_private(path, _text(config))
-        path.chmod(0o444 if engine == "compose" else 0o400)  # a container's user reads it; the folder is closed
+        path.chmod(
+            0o444 if engine == "compose" else 0o400
+        )  # a container's user reads it; the folder is closed
         secrets.copy_gateway_keys(deployment, keys, engine=engine)
 
 

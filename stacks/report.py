@@ -32,7 +32,10 @@ def catalogue(*, as_json: bool) -> None:
         return
     _print_table(
         ["stack", "what it is", "services", "engines"],
-        [[row["name"], row["description"], " ".join(row["services"]), " ".join(row["engines"])] for row in rows],
+        [
+            [row["name"], row["description"], " ".join(row["services"]), " ".join(row["engines"])]
+            for row in rows
+        ],
     )
 
 
@@ -89,7 +92,13 @@ def doctor(findings: list[Finding], *, as_json: bool) -> None:
     _print_table(
         ["", "what", "for", "found", "mend it with"],
         [
-            ["ok" if finding.ok else "--", finding.what, finding.needed_for, finding.found, finding.mend or ""]
+            [
+                "ok" if finding.ok else "--",
+                finding.what,
+                finding.needed_for,
+                finding.found,
+                finding.mend or "",
+            ]
             for finding in findings
         ],
     )

@@ -34,8 +34,12 @@ GENERATED: dict[str, Callable[[], str]] = {
 DERIVED: dict[str, Callable[[dict[str, str]], str]] = {
     # PostgreSQL manual, 32.16 The Password File
     "pgpass": lambda known: f"*:*:*:*:{_escaped(known['database-password'])}\n",
-    "object-store-credentials": lambda known: _profile(known["object-store-key"], known["object-store-secret"]),
-    "object-store-owner": lambda known: _profile(known["object-store-root-user"], known["object-store-root-password"]),
+    "object-store-credentials": lambda known: _profile(
+        known["object-store-key"], known["object-store-secret"]
+    ),
+    "object-store-owner": lambda known: _profile(
+        known["object-store-root-user"], known["object-store-root-password"]
+    ),
 }
 SOURCES = {
     "pgpass": ("database-password",),
