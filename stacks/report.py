@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def catalogue(*, as_json: bool) -> None:
     """Every stack of the catalogue."""
     found = [stack_files.load(name) for name in stack_files.names()]
-    rows = [
+    rows: list[dict[str, object]] = [
         {
             "name": stack.name,
             "description": stack.description,

@@ -42,8 +42,13 @@ def gone(process: psutil.Process) -> bool:
 
 def listeners(stack: StackUnderTest) -> dict[int, str]:
     """Who listens on the stack's port: process id to address."""
-    connections = (c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr)
-    return {c.pid: c.laddr.ip for c in connections if c.laddr.port == stack.settings["port"] and c.pid}
+    found = {}
+    for connection in psutil.net_connections("tcp"):
+        address = connection.laddr
+        if connection.status == psutil.CONN_LISTEN and address and connection.pid:
+            if address.port == stack.settings["port"]:
+                found[connection.pid] = address.ip
+    return found
 
 
 def listener(stack: StackUnderTest) -> set[int]:
