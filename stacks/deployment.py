@@ -111,7 +111,7 @@ class Deployment:
         path = self.state / RECORD
         try:
             return dict(json.loads(path.read_text()))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (json.JSONDecodeError, OSError) as error:
             raise UserError(

@@ -65,9 +65,10 @@ def _declared(text: str) -> dict[str, list[str]]:
 
 
 # The server's thread pool has 40 threads a worker, and a request may hold two connections: less deadlocks under load.
+# The tracking, registry and job stores have a pool each, which keep 20 open, but share those threads.
 POOL_SIZE = 20
 MAX_OVERFLOW = 60
-CONNECTIONS_PER_WORKER = POOL_SIZE + MAX_OVERFLOW
+CONNECTIONS_PER_WORKER = POOL_SIZE + MAX_OVERFLOW + 2 * POOL_SIZE
 CONTAINER_PGPASS = "/tmp/pgpass"  # noqa: S108 (a tmpfs of the container's own)
 SPARE_CONNECTIONS = 20  # for maintenance, psql and the superuser
 

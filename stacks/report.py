@@ -18,24 +18,14 @@ if TYPE_CHECKING:
 def catalogue(*, as_json: bool) -> None:
     """Every stack of the catalogue."""
     found = [stack_files.load(name) for name in stack_files.names()]
-    rows: list[dict[str, object]] = [
-        {
-            "name": stack.name,
-            "description": stack.description,
-            "services": list(stack.services),
-            "engines": sorted(ENGINES),
-        }
-        for stack in found
-    ]
+    engines = sorted(ENGINES)
     if as_json:
+        rows = [{**vars(stack), "services": list(stack.services), "engines": engines} for stack in found]
         emit_json({"stacks": rows})
         return
     _print_table(
         ["stack", "what it is", "services", "engines"],
-        [
-            [row["name"], row["description"], " ".join(row["services"]), " ".join(row["engines"])]
-            for row in rows
-        ],
+        [[stack.name, stack.description, " ".join(stack.services), " ".join(engines)] for stack in found],
     )
 
 

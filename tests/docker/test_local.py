@@ -137,6 +137,6 @@ def test_ctrl_c_during_up_leaves_nothing_running_and_says_so(
     assert "interrupted: nothing of stack 'local' runs; data is kept" in errors
     project = (stack.state / "stack.json").read_text()
     assert '"engine": "compose"' in project
-    filters = {"label": f"org.mlflow-stacks.project={stack.status()['project']}"}
+    filters: dict[str, Any] = {"label": f"org.mlflow-stacks.project={stack.status()['project']}"}
     assert engine.containers.list(all=True, filters=filters) == []
     stack.down("--volumes", "--yes")

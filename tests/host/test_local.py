@@ -44,10 +44,10 @@ def listeners(stack: StackUnderTest) -> dict[int, str]:
     """Who listens on the stack's port: process id to address."""
     found = {}
     for connection in psutil.net_connections("tcp"):
-        address = connection.laddr
-        if connection.status == psutil.CONN_LISTEN and address and connection.pid:
-            if address.port == stack.settings["port"]:
-                found[connection.pid] = address.ip
+        if connection.status != psutil.CONN_LISTEN or not connection.laddr or not connection.pid:
+            continue
+        if connection.laddr.port == stack.settings["port"]:
+            found[connection.pid] = connection.laddr.ip
     return found
 
 
