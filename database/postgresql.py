@@ -245,7 +245,7 @@ _PROGRAMS = {"pg_dump", "pg_restore", "psql"}
 
 
 @contextmanager
-def _run(argv: list[str], url: URL, *, stdin: Any, stdout: Any) -> Iterator[Job]:  # noqa: ANN401
+def _run(argv: list[str], url: URL, *, stdin: Any, stdout: Any) -> Iterator[Job]:
     """Run a program for the time of the block; it is ended with the block."""
     with tempfile.TemporaryFile() as errors:
         try:
