@@ -137,9 +137,9 @@ class HostEngine(Engine):
             if self._pid() is not None and self._running(name):
                 continue
             if service.port:
-                check_port_is_free(settings.host, service.port(settings))
+                check_port_is_free(settings.host, service.port(settings), self.deployment)
             if service.local_port:
-                check_port_is_free("127.0.0.1", service.local_port(settings))
+                check_port_is_free("127.0.0.1", service.local_port(settings), self.deployment)
 
     def _running(self, name: str) -> bool:
         return any(info["name"] == name and info["pid"] for info in self._rpc().getAllProcessInfo())
