@@ -7,14 +7,15 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invoke import Collection, task
+from invoke.collection import Collection
+from invoke.tasks import task
 
-from console import emit_json, user_errors
+from console import user_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from invoke import Context
+    from invoke.context import Context
 
 
 def answers(body: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,9 +46,19 @@ def stacks(_: Context, json: bool = False) -> None:
     report.catalogue(as_json=json)
 
 
-@task(help={**STACK, **ENGINE, **SETTING, **JSON, "timeout": "seconds to wait until all of it is ready"}, iterable=["set"])
+@task(
+    help={**STACK, **ENGINE, **SETTING, **JSON, "timeout": "seconds to wait until all of it is ready"},
+    iterable=["set"],
+)
 @answers
-def up(_: Context, stack: str = "local", engine: str = "auto", set: list[str] | None = None, timeout: float = 180.0, json: bool = False) -> None:
+def up(
+    _: Context,
+    stack: str = "local",
+    engine: str = "auto",
+    set: list[str] | None = None,
+    timeout: float = 180.0,
+    json: bool = False,
+) -> None:
     """run: Start a stack and wait until all of it is ready."""
     from stacks import operations, report
 
@@ -72,7 +83,14 @@ def status(_: Context, stack: str = "local", json: bool = False) -> None:
     report.status(operations.status(stack), as_json=json)
 
 
-@task(help={**STACK, "service": "one service instead of all", "follow": "go on until Ctrl-C", "tail": "lines to begin with"})
+@task(
+    help={
+        **STACK,
+        "service": "one service instead of all",
+        "follow": "go on until Ctrl-C",
+        "tail": "lines to begin with",
+    }
+)
 @answers
 def logs(_: Context, stack: str = "local", service: str = "", follow: bool = False, tail: int = 100) -> None:
     """run: Print the logs of one service or all."""
@@ -81,13 +99,21 @@ def logs(_: Context, stack: str = "local", service: str = "", follow: bool = Fal
     operations.logs(stack, service=service or None, follow=follow, tail=tail)
 
 
-@task(help={**STACK, **ENGINE, **SETTING, "output": "folder to write the files to, instead of printing them"}, iterable=["set"])
+@task(
+    help={**STACK, **ENGINE, **SETTING, "output": "folder to write the files to, instead of printing them"},
+    iterable=["set"],
+)
 @answers
-def render(_: Context, stack: str = "local", engine: str = "auto", set: list[str] | None = None, output: str = "") -> None:
+def render(
+    _: Context, stack: str = "local", engine: str = "auto", set: list[str] | None = None, output: str = ""
+) -> None:
     """run: Print the files that `up` would use."""
     from stacks import operations, report
 
-    report.rendered(operations.render(stack, engine=engine, overrides=set or [], output=Path(output) if output else None), output)
+    report.rendered(
+        operations.render(stack, engine=engine, overrides=set or [], output=Path(output) if output else None),
+        output,
+    )
 
 
 @task(help=JSON)
@@ -109,7 +135,13 @@ def doctor(_: Context, json: bool = False) -> None:
     iterable=["platform"],
 )
 @answers
-def build(_: Context, image: str = "", from_packages: bool = False, push: str = "", platform: list[str] | None = None) -> None:
+def build(
+    _: Context,
+    image: str = "",
+    from_packages: bool = False,
+    push: str = "",
+    platform: list[str] | None = None,
+) -> None:
     """run: Build the images."""
     from images import build as building
 

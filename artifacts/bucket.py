@@ -49,7 +49,7 @@ def prepare(destination: str, endpoint: str | None, owner_credentials: str | Non
     _prove(own, bucket, where)
 
 
-def _client(endpoint: str | None, credentials: str | None) -> Any:  # noqa: ANN401 (boto3 makes its classes at run time)
+def _client(endpoint: str | None, credentials: str | None) -> Any:
     import boto3
     from botocore.config import Config
 
@@ -75,7 +75,7 @@ def _keys(path: str) -> tuple[str, str]:
         raise UserError(f"{path} is not a readable AWS credentials file") from None
 
 
-def _missing(client: Any, bucket: str, where: str) -> bool:  # noqa: ANN401
+def _missing(client: Any, bucket: str, where: str) -> bool:
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -89,7 +89,7 @@ def _missing(client: Any, bucket: str, where: str) -> bool:  # noqa: ANN401
     return False
 
 
-def _opens(client: Any, bucket: str) -> bool:  # noqa: ANN401
+def _opens(client: Any, bucket: str) -> bool:
     from botocore.exceptions import ClientError
 
     try:
@@ -99,13 +99,13 @@ def _opens(client: Any, bucket: str) -> bool:  # noqa: ANN401
     return True
 
 
-def _grant(endpoint: str, bucket: str, owner_credentials: str, own: Any) -> None:  # noqa: ANN401
+def _grant(endpoint: str, bucket: str, owner_credentials: str, own: Any) -> None:
     """Make MLflow's user through the admin API that MinIO and its forks have (min.io/docs, ``mc admin user``)."""
-    from minio.credentials import StaticProvider
+    from minio.credentials.providers import StaticProvider
     from minio.error import MinioAdminException
     from minio.minioadmin import MinioAdmin
 
-    keys = own.meta.client._request_signer._credentials  # noqa: SLF001 (boto3 offers no other way to read them back)
+    keys = own.meta.client._request_signer._credentials
     address = urlsplit(endpoint)
     admin = MinioAdmin(
         endpoint=address.netloc,
@@ -126,7 +126,7 @@ def _grant(endpoint: str, bucket: str, owner_credentials: str, own: Any) -> None
         ) from None
 
 
-def _prove(client: Any, bucket: str, where: str) -> None:  # noqa: ANN401
+def _prove(client: Any, bucket: str, where: str) -> None:
     """Write, read and delete one small object with MLflow's key."""
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -143,7 +143,8 @@ def _prove(client: Any, bucket: str, where: str) -> None:  # noqa: ANN401
         ) from None
     except BotoCoreError as error:
         raise UserError(
-            f"the object store at {where} does not answer: {error}", "look at the settings s3_endpoint and s3_region"
+            f"the object store at {where} does not answer: {error}",
+            "look at the settings s3_endpoint and s3_region",
         ) from None
 
 

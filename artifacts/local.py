@@ -105,8 +105,8 @@ class LocalStore(Store):
         target = self._root / key
         temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.new")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             self._below(key)
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, temporary)
             if modified is not None:
                 os.utime(temporary, (modified, modified))

@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, func, select
 
 from artifacts import Store, StoreError, open_store
 from artifacts.base import batches
 from cleanup import orphans, schema
-from cleanup.locations import Destination, Protected, StrangeLocation
+from cleanup.locations import ENTITY, Destination, Protected, StrangeLocation
 from cleanup.objects import objects_in
 from cleanup.schema import parameters
 from cleanup.selection import DELETED, EXPERIMENT, MODEL, RUN, TRACE, Kind, Selection
@@ -149,12 +149,11 @@ def _skip(result: Plan, kind: Kind, entity: object, reason: str) -> None:
 
 
 def _count(result: Plan, connection: Connection) -> None:
-    stay: set[int] = set()  # experiments that keep a run or a model
     for kind in (RUN, MODEL, TRACE):
         table = result.selection.table(kind)
         if table is None:
             continue
-        statements = result.schema.closure(kind.table, kind.key)
+        queries = result.schema.counts(result.schema.closure(kind.table, kind.key))
         for page in result.selection.pages(connection, kind):
             for ids in batches(page, BATCH):
                 going = []
@@ -166,18 +165,20 @@ def _count(result: Plan, connection: Connection) -> None:
                         continue
                     going.append(entity)
                     folders += found
-                _count_rows(result, connection, statements, going)
-                connection.rollback()
+                _count_rows(result, connection, queries, going)
                 _count_objects(result, folders)
-    statements = result.schema.closure("experiments", "experiment_id", without=("runs",))
+    queries = result.schema.counts(result.schema.closure("experiments", "experiment_id", without=("runs",)))
     for page in result.selection.pages(connection, EXPERIMENT):
         for experiment in page:
             why = _experiment_stays(result, connection, experiment)
             if why:
-                stay.add(experiment)
                 _skip(result, EXPERIMENT, experiment, why)
                 continue
-            _count_rows(result, connection, statements, [experiment])
+            rows = _count_rows(result, connection, queries, [experiment])
+            for kind in (MODEL, TRACE):
+                counted = _selected_inside(result, connection, kind, experiment)
+                result.counts[kind.name] += rows[kind.table] - counted
+            _count_experiment_objects(result, connection, experiment)
     if "orphans" in result.filters.kinds:
         result.orphan_rows = orphans.count_rows(connection, result.selection)
         connection.rollback()
@@ -232,13 +233,16 @@ def experiment_blocker(connection: Connection, result: Plan, experiment: int) ->
     return None
 
 
-def _count_rows(result: Plan, connection: Connection, statements: list[Any], ids: list[Any]) -> None:
-    if not ids:
-        return
-    for statement in statements:
-        if statement.action == "delete":
-            counted = connection.execute(statement.count, parameters(result.schema.dialect, ids))
-            result.rows[statement.table] += int(counted.scalar_one())
+def _count_rows(
+    result: Plan, connection: Connection, queries: list[tuple[str, Any]], ids: list[Any]
+) -> Counter[str]:
+    found: Counter[str] = Counter()
+    if ids:
+        for table, query in queries:
+            found[table] = int(connection.execute(query, parameters(result.schema.dialect, ids)).scalar_one())
+        connection.rollback()  # hold no snapshot while the store is slow
+    result.rows.update(found)
+    return found
 
 
 def _count_objects(result: Plan, folders: list[str]) -> None:
@@ -250,6 +254,35 @@ def _count_objects(result: Plan, folders: list[str]) -> None:
             continue
         result.objects += 1
         result.bytes += found.size
+
+
+def _selected_inside(result: Plan, connection: Connection, kind: Kind, experiment: int) -> int:
+    """Count what is in the experiment and is also selected by itself."""
+    table = result.selection.table(kind)
+    if table is None:
+        return 0
+    inside = select(func.count()).select_from(table)
+    inside = inside.where(table.c.experiment_id == experiment, result.selection.condition(kind))
+    return int(connection.execute(inside).scalar_one())
+
+
+def _count_experiment_objects(result: Plan, connection: Connection, experiment: int) -> None:
+    """Count the objects in an experiment's folder but those of runs and models that are counted already."""
+    locations = result.selection.locations(connection, EXPERIMENT, [experiment])[experiment]
+    for folder in (result.destination.key(uri) for uri in locations):
+        if folder.rpartition("/")[2] != str(experiment):
+            continue
+        for group in batches(objects_in(result.store, [folder + "/"]), 1000):
+            owners = [ENTITY.findall(found.key) for _, found in group if not isinstance(found, str)]
+            ids = {names[0] for names in owners if names}
+            counted = result.selection.selected_ids(connection, ids)
+            for _, found in group:
+                if isinstance(found, str):
+                    continue
+                names = ENTITY.findall(found.key)
+                if not (names and names[0] in counted):
+                    result.objects += 1
+                    result.bytes += found.size
 
 
 def _count_orphans(result: Plan, connection: Connection) -> None:

@@ -27,6 +27,7 @@ from sqlalchemy import (
     exists,
     func,
     inspect,
+    or_,
     select,
     text,
     tuple_,
@@ -115,7 +116,7 @@ class Statement:
     table: str
     action: Action
     sql: Any
-    count: Any
+    condition: ColumnElement[bool]
 
 
 def _is_text(column: ColumnElement[Any]) -> bool:
@@ -247,6 +248,17 @@ class Schema:
         unique = {str(item.sql): item for item in statements}
         return list(unique.values())
 
+    def counts(self, statements: Iterable[Statement]) -> list[tuple[str, Any]]:
+        """Return (table, query) that count the rows which the statements would delete, each row once."""
+        conditions: dict[str, list[ColumnElement[bool]]] = {}
+        for statement in statements:
+            if statement.action == "delete":
+                conditions.setdefault(statement.table, []).append(statement.condition)
+        return [
+            (name, select(func.count()).select_from(self.tables[name]).where(or_(*found)))
+            for name, found in conditions.items()
+        ]
+
     def _inherit(self, edge: Edge, column: str | None) -> str | None:
         """Return the child's column that takes the parent's condition over as it stands, if there is one."""
         if column is None or column not in edge.targets:
@@ -269,13 +281,12 @@ class Schema:
     def _statement(
         table: Table, action: Action, columns: tuple[str, ...], condition: ColumnElement[bool]
     ) -> Statement:
-        count = select(func.count()).select_from(table).where(condition)
         sql: Any
         if action == "null":
             sql = update(table).where(condition).values(dict.fromkeys(columns))
         else:
             sql = delete(table).where(condition)
-        return Statement(table.name, action, sql, count)
+        return Statement(table.name, action, sql, condition)
 
 
 def parameters(dialect: str, ids: list[Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from cleanup.filters import Filters, parse_age
 from console import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from sqlalchemy import Connection
 
@@ -163,6 +163,18 @@ class Selection:
         for item, location in connection.execute(query):
             if location:
                 found[item].append(location)
+        return found
+
+    def selected_ids(self, connection: Connection, ids: Collection[str]) -> set[str]:
+        """Return those ids that belong to a run, logged model or trace which is selected by itself."""
+        found: set[str] = set()
+        for kind in (RUN, MODEL, TRACE):
+            table = self.table(kind)
+            if table is not None and ids:
+                key = table.c[kind.key]
+                query = select(key).where(key.in_(list(ids)), self.condition(kind))
+                found.update(connection.execute(query).scalars())
+        connection.rollback()
         return found
 
     def check_ids(self, connection: Connection) -> None:

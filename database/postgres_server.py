@@ -57,7 +57,9 @@ def _installed() -> dict[int, Path]:
     found = {}
     for folder in folders:
         if (folder / "initdb").exists():
-            answer = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=False)
+            answer = subprocess.run(
+                [folder / "postgres", "--version"], capture_output=True, text=True, check=False
+            )
             if answer.returncode == 0:
                 found[int(answer.stdout.split()[2].partition(".")[0])] = folder
     return found
@@ -133,7 +135,9 @@ def _make_cluster(folder: Path, data: Path, password: str) -> None:
     os.close(reading)
     if done.returncode != 0:
         raise UserError("initdb cannot make the cluster", *done.stderr.strip().splitlines()[-5:])
-    for part in sorted(fresh.iterdir(), key=lambda path: path.name == "PG_VERSION"):  # what marks it complete, last
+    for part in sorted(
+        fresh.iterdir(), key=lambda path: path.name == "PG_VERSION"
+    ):  # what marks it complete, last
         part.rename(data / part.name)
     fresh.rmdir()
     note(f"made a PostgreSQL cluster in {data}")

@@ -183,6 +183,12 @@ def load_set(engine: Engine, one: BackupSet, *, pg_command: str | None = None) -
     with engine.connect() as connection:
         version = postgresql.server_version(connection)
         here = postgresql.identity(connection)
+        schema = postgresql.current_schema(connection)
+    if schema != one.database["schema"]:
+        raise UserError(
+            f"the backup is of the schema '{one.database['schema']}', this database's is '{schema}'",
+            f"create it and put it first: ALTER ROLE ... SET search_path = {one.database['schema']}",
+        )
     stored = one.database.get("identity")
     programs = postgresql.find_programs(version, pg_command)
     postgresql.load(engine, programs, source, rows, owners=stored == here)

@@ -15,7 +15,9 @@ from console import UserError, note, user_errors
 STARTING_UP = 60.0  # seconds; a server that has just been started refuses connections for a while
 
 
-def ensure(host: str, port: int, database: str, role: str, *, owner: str, owner_password: str, password: str) -> None:
+def ensure(
+    host: str, port: int, database: str, role: str, *, owner: str, owner_password: str, password: str
+) -> None:
     """Create the role, or set its password, and give it the database.
 
     Args:
@@ -41,7 +43,11 @@ def ensure(host: str, port: int, database: str, role: str, *, owner: str, owner_
             cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))
             verb = "ALTER" if cursor.fetchone() else "CREATE"
             options = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD"
-            cursor.execute(sql.SQL("{} ROLE {} {} {}").format(sql.SQL(verb), name, sql.SQL(options), sql.Literal(password)))
+            cursor.execute(
+                sql.SQL("{} ROLE {} {} {}").format(
+                    sql.SQL(verb), name, sql.SQL(options), sql.Literal(password)
+                )
+            )
             cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,))
             if not cursor.fetchone():
                 cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(base, name))

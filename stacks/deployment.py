@@ -18,12 +18,13 @@ from pydantic import SecretStr
 
 from console import UserError
 from stacks import catalogue, settings
-from stacks.catalogue import Stack
 from stacks.services import SERVICES
 from stacks.settings import ROOT, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from stacks.catalogue import Stack
 
 RECORD = "stack.json"
 SYSTEM_STATE = Path("/var/lib/mlflow-stacks")
@@ -68,7 +69,11 @@ class Deployment:
     def socket(self) -> Path:
         """Supervisord's control socket; elsewhere where the state directory's path is too long for one (unix(7))."""
         path = self.state / "supervisord.sock"
-        return path if len(bytes(path)) < 100 else Path(tempfile.gettempdir()) / f"{self.project}-{os.getuid()}.sock"
+        return (
+            path
+            if len(bytes(path)) < 100
+            else Path(tempfile.gettempdir()) / f"{self.project}-{os.getuid()}.sock"
+        )
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -81,7 +86,11 @@ class Deployment:
         """The base URL that an OpenAI client takes, where there is a gateway."""
         if "gateway" in self.services:
             return f"{SERVICES['gateway'].url(self.settings)}/v1"
-        return f"{SERVICES['mlflow'].url(self.settings)}/gateway/mlflow/v1" if "gateway-sync" in self.services else None
+        return (
+            f"{SERVICES['mlflow'].url(self.settings)}/gateway/mlflow/v1"
+            if "gateway-sync" in self.services
+            else None
+        )
 
     @property
     def postgres_data(self) -> Path:
@@ -102,7 +111,7 @@ class Deployment:
         path = self.state / RECORD
         try:
             return dict(json.loads(path.read_text()))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (json.JSONDecodeError, OSError) as error:
             raise UserError(
@@ -192,7 +201,7 @@ def _without_secrets(merged: Settings) -> tuple[Settings, dict[str, str]]:
     }
     blank = {"s3_access_key": SecretStr(""), "s3_secret_key": SecretStr("")}
     if merged.database:
-        from database.connection import normalize  # noqa: PLC0415 (SQLAlchemy is slow to import)
+        from database.connection import normalize
 
         uri = normalize(merged.database)
         if uri.get_backend_name() != "postgresql":
@@ -202,7 +211,9 @@ def _without_secrets(merged: Settings) -> tuple[Settings, dict[str, str]]:
             )
         found["database-password"] = uri.password or ""
         uri = uri.set(password=None)
-        return merged.model_copy(update={**blank, "database": str(uri)}), {k: v for k, v in found.items() if v}
+        return merged.model_copy(update={**blank, "database": str(uri)}), {
+            k: v for k, v in found.items() if v
+        }
     return merged.model_copy(update=blank), {name: value for name, value in found.items() if value}
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stacks import secrets
-from stacks.deployment import write_private
+from stacks.deployment import make_private_dir
 from stacks.settings import ROOT
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def check(deployment: Deployment) -> Deployment:
         return deployment
     config, keys = _sources(deployment)
     if config.exists():
-        from gateway.config import load  # noqa: PLC0415 (needed by stacks with a gateway alone)
+        from gateway.config import load
 
         load(config, keys)
     digest = hashlib.sha256(_text(config).encode())
@@ -42,10 +42,28 @@ def write(deployment: Deployment, *, engine: str) -> None:
     """Put gateway.yaml and the keys where the engine's processes read them."""
     if _has_gateway(deployment):
         config, keys = _sources(deployment)
-        path = deployment.state / "gateway.yaml"
-        write_private(path, _text(config))
-        path.chmod(0o444 if engine == "compose" else 0o400)  # a container's user reads it; the folder is closed
-        secrets.copy_gateway_keys(deployment, keys, engine=engine)
+        make_private_dir(secrets.folder(deployment))
+        _mirror({"gateway.yaml": _text(config)}, deployment.state / "gateway", engine)
+        found = (
+            {file.name: file.read_text() for file in keys.iterdir() if file.is_file()}
+            if keys.is_dir()
+            else {}
+        )
+        _mirror(found, secrets.folder(deployment) / "gateway-keys", engine)
+
+
+def _mirror(files: dict[str, str], target: Path, engine: str) -> None:
+    """Make a folder hold just these files; the folder itself stays, for containers have it mounted.
+
+    Its files can be read by a container's user, who enters it through that mount; the folder above is closed.
+    """
+    target.mkdir(mode=0o755, exist_ok=True)
+    target.chmod(0o755)
+    for name, text in files.items():
+        secrets.write(target / name, text, engine)
+    for file in target.iterdir():
+        if file.name not in files:
+            file.unlink()
 
 
 def _has_gateway(deployment: Deployment) -> bool:

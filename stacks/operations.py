@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import UserError, confirm, note
 from stacks import engines, gateway_files
-from stacks.deployment import Deployment, open_deployment
+from stacks.deployment import open_deployment
 from stacks.engines.compose import with_references
 from stacks.render import render as render_files
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stacks.engines import Engine
 
 DEFAULT_TIMEOUT = 180.0
@@ -56,7 +57,9 @@ def _interrupted(engine: Engine, *, ran_before: bool) -> UserError:
         )
     note(f"interrupted: taking stack '{name}' down again")
     engine.down(volumes=False)
-    return UserError(f"interrupted: nothing of stack '{name}' runs; data is kept", f"again: invoke up --stack={name}")
+    return UserError(
+        f"interrupted: nothing of stack '{name}' runs; data is kept", f"again: invoke up --stack={name}"
+    )
 
 
 def describe(engine: Engine) -> dict[str, Any]:
@@ -116,7 +119,8 @@ def render(stack: str, *, engine: str, overrides: list[str], output: Path | None
     deployment = open_deployment(stack, overrides)
     name = engines.choose(deployment, engine).name if engine == "auto" else engine
     files = render_files(with_references(deployment), name)
-    for path, text in files.items() if output else ():
+    if output:
         output.mkdir(parents=True, exist_ok=True)
-        (output / path).write_text(text)
+        for path, text in files.items():
+            (output / path).write_text(text)
     return files

@@ -65,9 +65,11 @@ def _declared(text: str) -> dict[str, list[str]]:
 
 
 # The server's thread pool has 40 threads a worker, and a request may hold two connections: less deadlocks under load.
+# The tracking, registry and job stores have a pool each, which keep 20 open, but share those threads.
 POOL_SIZE = 20
 MAX_OVERFLOW = 60
-CONNECTIONS_PER_WORKER = POOL_SIZE + MAX_OVERFLOW
+CONNECTIONS_PER_WORKER = POOL_SIZE + MAX_OVERFLOW + 2 * POOL_SIZE
+CONTAINER_PGPASS = "/tmp/pgpass"  # noqa: S108 (a tmpfs of the container's own)
 SPARE_CONNECTIONS = 20  # for maintenance, psql and the superuser
 
 
@@ -99,7 +101,9 @@ class Stores:
         if "postgres" in deployment.services or settings.database:
             address = "postgres:5432" if in_container else f"127.0.0.1:{settings.postgres_port}"
             uri = settings.database or f"postgresql+psycopg2://mlflow@{address}/mlflow"
-            environment["PGPASSFILE"] = "/tmp/pgpass" if in_container else f"{deployment.state}/secrets/pgpass"  # noqa: S108
+            environment["PGPASSFILE"] = (
+                CONTAINER_PGPASS if in_container else f"{deployment.state}/secrets/pgpass"
+            )
             environment["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] = str(POOL_SIZE)
             environment["MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW"] = str(MAX_OVERFLOW)
             secrets.append("pgpass")

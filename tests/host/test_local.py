@@ -40,11 +40,19 @@ def gone(process: psutil.Process) -> bool:
         return True
 
 
+def listeners(stack: StackUnderTest) -> dict[int, str]:
+    """Who listens on the stack's port: process id to address."""
+    found = {}
+    for connection in psutil.net_connections("tcp"):
+        if connection.status != psutil.CONN_LISTEN or not connection.laddr or not connection.pid:
+            continue
+        if connection.laddr.port == stack.settings["port"]:
+            found[connection.pid] = connection.laddr.ip
+    return found
+
+
 def listener(stack: StackUnderTest) -> set[int]:
-    """Process ids that listen on the stack's port."""
-    port = stack.settings["port"]
-    connections = psutil.net_connections("tcp")
-    return {c.pid for c in connections if c.status == psutil.CONN_LISTEN and c.laddr.port == port and c.pid}
+    return set(listeners(stack))
 
 
 def test_up_ends_with_a_server_that_answers(stack: StackUnderTest) -> None:
@@ -82,11 +90,7 @@ def test_up_after_a_changed_setting_restarts_just_what_changed(stack: StackUnder
 
 
 def test_it_listens_on_loopback_alone(stack: StackUnderTest) -> None:
-    port = stack.settings["port"]
-    addresses = {
-        c.laddr.ip for c in psutil.net_connections("tcp") if c.laddr.port == port and c.status == "LISTEN"
-    }
-    assert addresses == {"127.0.0.1"}
+    assert set(listeners(stack).values()) == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -171,7 +175,7 @@ def test_down_with_volumes_asks_first_and_then_removes_the_data(stack: StackUnde
 def test_ctrl_c_during_up_leaves_nothing_running_and_says_so(tmp_path: Path) -> None:
     stack = StackUnderTest("local", "host", tmp_path, {"port": free_port()})
     process = stack.start("up", "--engine=host")
-    wait_until(lambda: (stack.state / "logs" / "mlflow.log").exists(), lambda: str(list(tmp_path.rglob("*"))))
+    wait_until((stack.state / "logs" / "mlflow.log").exists, lambda: str(list(tmp_path.rglob("*"))))
     keeper = supervisord(stack)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=120)
