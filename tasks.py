@@ -116,6 +116,20 @@ def render(
     )
 
 
+@task(
+    name="secrets-rotate",
+    help={**STACK, **YES, **JSON, "timeout": "seconds to wait until the restarted stack is ready"},
+)
+@answers
+def secrets_rotate(
+    _: Context, stack: str = "local", yes: bool = False, timeout: float = 180.0, json: bool = False
+) -> None:
+    """care: Give a stack new passwords and keys; its data stays."""
+    from stacks import report, rotation
+
+    report.rotated(rotation.rotate(stack, yes=yes, timeout=timeout), as_json=json)
+
+
 @task(help=JSON)
 @answers
 def doctor(_: Context, json: bool = False) -> None:
@@ -194,5 +208,18 @@ def lint(_: Context) -> None:
 
 
 namespace = Collection(
-    stacks, up, down, status, logs, render, doctor, build, test, test_unit, test_integration, bench, lint
+    stacks,
+    up,
+    down,
+    status,
+    logs,
+    render,
+    secrets_rotate,
+    doctor,
+    build,
+    test,
+    test_unit,
+    test_integration,
+    bench,
+    lint,
 )
