@@ -40,7 +40,7 @@ YES = {"yes": "answer the question with yes"}
 @task(help=JSON)
 @answers
 def stacks(_: Context, json: bool = False) -> None:
-    """run: List the stacks and what each one runs."""
+    """Run: List the stacks and what each one runs."""
     from stacks import report
 
     report.catalogue(as_json=json)
@@ -59,7 +59,7 @@ def up(
     timeout: float = 180.0,
     json: bool = False,
 ) -> None:
-    """run: Start a stack and wait until all of it is ready."""
+    """Run: Start a stack and wait until all of it is ready."""
     from stacks import operations, report
 
     report.up(operations.up(stack, engine=engine, overrides=set or [], timeout=timeout), as_json=json)
@@ -68,7 +68,7 @@ def up(
 @task(help={**STACK, **YES, "volumes": "remove the data too, after a question"})
 @answers
 def down(_: Context, stack: str = "local", volumes: bool = False, yes: bool = False) -> None:
-    """run: Stop a stack; its data stays unless --volumes."""
+    """Run: Stop a stack; its data stays unless --volumes."""
     from stacks import operations
 
     operations.down(stack, volumes=volumes, yes=yes)
@@ -77,7 +77,7 @@ def down(_: Context, stack: str = "local", volumes: bool = False, yes: bool = Fa
 @task(help={**STACK, **JSON})
 @answers
 def status(_: Context, stack: str = "local", json: bool = False) -> None:
-    """run: Show health, version, memory and disk use."""
+    """Run: Show health, version, memory and disk use."""
     from stacks import operations, report
 
     report.status(operations.status(stack), as_json=json)
@@ -93,7 +93,7 @@ def status(_: Context, stack: str = "local", json: bool = False) -> None:
 )
 @answers
 def logs(_: Context, stack: str = "local", service: str = "", follow: bool = False, tail: int = 100) -> None:
-    """run: Print the logs of one service or all."""
+    """Run: Print the logs of one service or all."""
     from stacks import operations
 
     operations.logs(stack, service=service or None, follow=follow, tail=tail)
@@ -107,7 +107,7 @@ def logs(_: Context, stack: str = "local", service: str = "", follow: bool = Fal
 def render(
     _: Context, stack: str = "local", engine: str = "auto", set: list[str] | None = None, output: str = ""
 ) -> None:
-    """run: Print the files that `up` would use."""
+    """Run: Print the files that `up` would use."""
     from stacks import operations, report
 
     report.rendered(
@@ -124,7 +124,7 @@ def render(
 def secrets_rotate(
     _: Context, stack: str = "local", yes: bool = False, timeout: float = 180.0, json: bool = False
 ) -> None:
-    """care: Give a stack new passwords and keys; its data stays."""
+    """Data: Give a stack new passwords and keys; its data stays."""
     from stacks import report, rotation
 
     report.rotated(rotation.rotate(stack, yes=yes, timeout=timeout), as_json=json)
@@ -133,7 +133,7 @@ def secrets_rotate(
 @task(help=JSON)
 @answers
 def doctor(_: Context, json: bool = False) -> None:
-    """run: Show what this machine lacks, and what mends it."""
+    """Run: Show what this machine lacks, and what mends it."""
     from stacks import doctor, report
 
     report.doctor(doctor.examine(), as_json=json)
@@ -156,16 +156,59 @@ def build(
     push: str = "",
     platform: list[str] | None = None,
 ) -> None:
-    """run: Build the images."""
+    """Run: Build the images."""
     from images import build as building
 
     building.build([image] if image else [], from_packages=from_packages, push=push, platforms=platform or [])
 
 
+@task(
+    help={
+        **STACK,
+        **YES,
+        **JSON,
+        "backend-store-uri": "a database that belongs to no stack of this checkout",
+        "artifacts-destination": "where that database's artifacts are",
+        "older-than": "only what was deleted this long ago: 30m, 12h, 30d",
+        "only": "some of runs,experiments,models,traces,orphans (default: all but traces)",
+        "run-ids": "exactly these runs, with commas between",
+        "experiment-ids": "exactly these experiments, with commas between",
+        "include-undated": "also what has no deletion time",
+        "force-registered": "also the files that a registered model version needs",
+        "dry-run": "show the plan and change nothing",
+        "vacuum": "give the space back to the system; locks tables meanwhile",
+    }
+)
+@answers
+def cleanup(
+    _: Context,
+    stack: str = "local",
+    backend_store_uri: str = "",
+    artifacts_destination: str = "",
+    older_than: str = "",
+    only: str = "",
+    run_ids: str = "",
+    experiment_ids: str = "",
+    include_undated: bool = False,
+    force_registered: bool = False,
+    dry_run: bool = False,
+    vacuum: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Data: Delete for good what users deleted."""
+    flags = {
+        name: value for name, value in locals().items() if name not in {"_", "stack", "backend_store_uri"}
+    }
+    from stacks import maintenance
+
+    maintenance.run("cleanup", flags, stack=stack, backend_store_uri=backend_store_uri)
+
+
 @task(help=DOCKER)
 @answers
 def test(_: Context, require_docker: bool = False) -> None:
-    """develop: Run every test this machine can run."""
+    """Develop: Run every test this machine can run."""
     from tests import run
 
     run.everything(require_docker=require_docker)
@@ -174,7 +217,7 @@ def test(_: Context, require_docker: bool = False) -> None:
 @task(name="test-unit")
 @answers
 def test_unit(_: Context) -> None:
-    """develop: Run the tests that need no server."""
+    """Develop: Run the tests that need no server."""
     from tests import run
 
     run.unit()
@@ -183,7 +226,7 @@ def test_unit(_: Context) -> None:
 @task(name="test-integration", help=DOCKER)
 @answers
 def test_integration(_: Context, require_docker: bool = False) -> None:
-    """develop: Run the tests against real servers."""
+    """Develop: Run the tests against real servers."""
     from tests import run
 
     run.integration(require_docker=require_docker)
@@ -192,7 +235,7 @@ def test_integration(_: Context, require_docker: bool = False) -> None:
 @task(help={"only": "one benchmark by name"})
 @answers
 def bench(_: Context, only: str = "") -> None:
-    """develop: Run the benchmarks."""
+    """Develop: Run the benchmarks."""
     from benchmarks import run
 
     run.run(only or None)
@@ -201,7 +244,7 @@ def bench(_: Context, only: str = "") -> None:
 @task
 @answers
 def lint(_: Context) -> None:
-    """develop: Check style, types and templates."""
+    """Develop: Check style, types and templates."""
     from tests import lint
 
     lint.run()
@@ -214,9 +257,10 @@ namespace = Collection(
     status,
     logs,
     render,
-    secrets_rotate,
     doctor,
     build,
+    cleanup,
+    secrets_rotate,
     test,
     test_unit,
     test_integration,

@@ -102,8 +102,8 @@ class ComposeEngine(Engine):
         """See `Engine.run`."""
         variables = [word for name, value in environment.items() for word in ("--env", f"{name}={value}")]
         terminal = [] if sys.stdin.isatty() else ["--no-TTY"]
-        command = self._compose("run", "--rm", "--no-deps", *terminal, *variables, "mlflow", "python", *argv)
-        return subprocess.run(command, check=False).returncode
+        words = ["run", "--rm", "--no-deps", *terminal, *variables, "mlflow", "python", *argv]
+        return subprocess.run(self._compose(*words), check=False).returncode
 
     def capture(self, argv: Sequence[str]) -> str:
         """See `Engine.capture`."""
@@ -132,7 +132,8 @@ class ComposeEngine(Engine):
                     raise UserError(f"nothing was started: the step '{name}' failed", *lines)
 
     def _compose(self, *words: str) -> list[str]:
-        return [*compose_command(), "--file", str(self.deployment.state / FRAMES[self.name]), *words]
+        file = str(self.deployment.state / FRAMES[self.name])
+        return [*compose_command(), "--progress=quiet", "--file", file, *words]
 
     def _start(self, deadline: float) -> None:
         # A session of its own: Ctrl-C comes to us alone, and what it leaves behind is decided in one place.
