@@ -116,6 +116,20 @@ def render(
     )
 
 
+@task(
+    name="secrets-rotate",
+    help={**STACK, **YES, **JSON, "timeout": "seconds to wait until the restarted stack is ready"},
+)
+@answers
+def secrets_rotate(
+    _: Context, stack: str = "local", yes: bool = False, timeout: float = 180.0, json: bool = False
+) -> None:
+    """Data: Give a stack new passwords and keys; its data stays."""
+    from stacks import report, rotation
+
+    report.rotated(rotation.rotate(stack, yes=yes, timeout=timeout), as_json=json)
+
+
 @task(help=JSON)
 @answers
 def doctor(_: Context, json: bool = False) -> None:
@@ -246,6 +260,7 @@ namespace = Collection(
     doctor,
     build,
     cleanup,
+    secrets_rotate,
     test,
     test_unit,
     test_integration,
