@@ -81,6 +81,10 @@ class ComposeEngine(Engine):
         if volumes:
             self.forget()
 
+    def stop(self, service: str) -> None:
+        """See `Engine.stop`."""
+        subprocess.run(self._compose("stop", service), capture_output=True, check=False)
+
     def services(self) -> list[ServiceStatus]:
         """See `Engine.services`."""
         containers = self._containers()

@@ -88,6 +88,12 @@ class HostEngine(Engine):
                 shutil.rmtree(folder, ignore_errors=True)
             self.forget()
 
+    def stop(self, service: str) -> None:
+        """See `Engine.stop`."""
+        if self._pid() is not None:
+            with suppress(xmlrpc.client.Fault):  # it does not run
+                self._rpc().stopProcess(service)
+
     def services(self) -> list[ServiceStatus]:
         """See `Engine.services`."""
         if self._pid() is None:
