@@ -195,3 +195,13 @@ def world(request: pytest.FixtureRequest) -> World:
 def new_database(postgres: servers.Postgres) -> Callable[[], str]:
     """Ask for the URI of an empty PostgreSQL database."""
     return lambda: postgres.create(f"empty{next(_numbers)}")
+
+
+@pytest.fixture(scope="session")
+def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a SQLite database of the installed MLflow's schema, with nothing in it."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    folder = tmp_path_factory.mktemp("empty")
+    SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", str(folder))._dispose_engine()
+    return folder / "mlflow.db"
