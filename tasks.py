@@ -7,14 +7,15 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invoke import Collection, task
+from invoke.collection import Collection
+from invoke.tasks import task
 
-from console import emit_json, user_errors
+from console import user_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from invoke import Context
+    from invoke.context import Context
 
 
 def answers(body: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,16 +40,26 @@ YES = {"yes": "answer the question with yes"}
 @task(help=JSON)
 @answers
 def stacks(_: Context, json: bool = False) -> None:
-    """run: List the stacks and what each one runs."""
+    """Run: List the stacks and what each one runs."""
     from stacks import report
 
     report.catalogue(as_json=json)
 
 
-@task(help={**STACK, **ENGINE, **SETTING, **JSON, "timeout": "seconds to wait until all of it is ready"}, iterable=["set"])
+@task(
+    help={**STACK, **ENGINE, **SETTING, **JSON, "timeout": "seconds to wait until all of it is ready"},
+    iterable=["set"],
+)
 @answers
-def up(_: Context, stack: str = "local", engine: str = "auto", set: list[str] | None = None, timeout: float = 180.0, json: bool = False) -> None:
-    """run: Start a stack and wait until all of it is ready."""
+def up(
+    _: Context,
+    stack: str = "local",
+    engine: str = "auto",
+    set: list[str] | None = None,
+    timeout: float = 180.0,
+    json: bool = False,
+) -> None:
+    """Run: Start a stack and wait until all of it is ready."""
     from stacks import operations, report
 
     report.up(operations.up(stack, engine=engine, overrides=set or [], timeout=timeout), as_json=json)
@@ -57,7 +68,7 @@ def up(_: Context, stack: str = "local", engine: str = "auto", set: list[str] | 
 @task(help={**STACK, **YES, "volumes": "remove the data too, after a question"})
 @answers
 def down(_: Context, stack: str = "local", volumes: bool = False, yes: bool = False) -> None:
-    """run: Stop a stack; its data stays unless --volumes."""
+    """Run: Stop a stack; its data stays unless --volumes."""
     from stacks import operations
 
     operations.down(stack, volumes=volumes, yes=yes)
@@ -66,34 +77,63 @@ def down(_: Context, stack: str = "local", volumes: bool = False, yes: bool = Fa
 @task(help={**STACK, **JSON})
 @answers
 def status(_: Context, stack: str = "local", json: bool = False) -> None:
-    """run: Show health, version, memory and disk use."""
+    """Run: Show health, version, memory and disk use."""
     from stacks import operations, report
 
     report.status(operations.status(stack), as_json=json)
 
 
-@task(help={**STACK, "service": "one service instead of all", "follow": "go on until Ctrl-C", "tail": "lines to begin with"})
+@task(
+    help={
+        **STACK,
+        "service": "one service instead of all",
+        "follow": "go on until Ctrl-C",
+        "tail": "lines to begin with",
+    }
+)
 @answers
 def logs(_: Context, stack: str = "local", service: str = "", follow: bool = False, tail: int = 100) -> None:
-    """run: Print the logs of one service or all."""
+    """Run: Print the logs of one service or all."""
     from stacks import operations
 
     operations.logs(stack, service=service or None, follow=follow, tail=tail)
 
 
-@task(help={**STACK, **ENGINE, **SETTING, "output": "folder to write the files to, instead of printing them"}, iterable=["set"])
+@task(
+    help={**STACK, **ENGINE, **SETTING, "output": "folder to write the files to, instead of printing them"},
+    iterable=["set"],
+)
 @answers
-def render(_: Context, stack: str = "local", engine: str = "auto", set: list[str] | None = None, output: str = "") -> None:
-    """run: Print the files that `up` would use."""
+def render(
+    _: Context, stack: str = "local", engine: str = "auto", set: list[str] | None = None, output: str = ""
+) -> None:
+    """Run: Print the files that `up` would use."""
     from stacks import operations, report
 
-    report.rendered(operations.render(stack, engine=engine, overrides=set or [], output=Path(output) if output else None), output)
+    report.rendered(
+        operations.render(stack, engine=engine, overrides=set or [], output=Path(output) if output else None),
+        output,
+    )
+
+
+@task(
+    name="secrets-rotate",
+    help={**STACK, **YES, **JSON, "timeout": "seconds to wait until the restarted stack is ready"},
+)
+@answers
+def secrets_rotate(
+    _: Context, stack: str = "local", yes: bool = False, timeout: float = 180.0, json: bool = False
+) -> None:
+    """Data: Give a stack new passwords and keys; its data stays."""
+    from stacks import report, rotation
+
+    report.rotated(rotation.rotate(stack, yes=yes, timeout=timeout), as_json=json)
 
 
 @task(help=JSON)
 @answers
 def doctor(_: Context, json: bool = False) -> None:
-    """run: Show what this machine lacks, and what mends it."""
+    """Run: Show what this machine lacks, and what mends it."""
     from stacks import doctor, report
 
     report.doctor(doctor.examine(), as_json=json)
@@ -109,17 +149,66 @@ def doctor(_: Context, json: bool = False) -> None:
     iterable=["platform"],
 )
 @answers
-def build(_: Context, image: str = "", from_packages: bool = False, push: str = "", platform: list[str] | None = None) -> None:
-    """run: Build the images."""
+def build(
+    _: Context,
+    image: str = "",
+    from_packages: bool = False,
+    push: str = "",
+    platform: list[str] | None = None,
+) -> None:
+    """Run: Build the images."""
     from images import build as building
 
-    building.build([image] if image else [], from_packages=from_packages, push=push or None, platforms=platform or [])
+    building.build([image] if image else [], from_packages=from_packages, push=push, platforms=platform or [])
+
+
+@task(
+    help={
+        **STACK,
+        **YES,
+        **JSON,
+        "backend-store-uri": "a database that belongs to no stack of this checkout",
+        "artifacts-destination": "where that database's artifacts are",
+        "older-than": "only what was deleted this long ago: 30m, 12h, 30d",
+        "only": "some of runs,experiments,models,traces,orphans (default: all but traces)",
+        "run-ids": "exactly these runs, with commas between",
+        "experiment-ids": "exactly these experiments, with commas between",
+        "include-undated": "also what has no deletion time",
+        "force-registered": "also the files that a registered model version needs",
+        "dry-run": "show the plan and change nothing",
+        "vacuum": "give the space back to the system; locks tables meanwhile",
+    }
+)
+@answers
+def cleanup(
+    _: Context,
+    stack: str = "local",
+    backend_store_uri: str = "",
+    artifacts_destination: str = "",
+    older_than: str = "",
+    only: str = "",
+    run_ids: str = "",
+    experiment_ids: str = "",
+    include_undated: bool = False,
+    force_registered: bool = False,
+    dry_run: bool = False,
+    vacuum: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Data: Delete for good what users deleted."""
+    flags = {
+        name: value for name, value in locals().items() if name not in {"_", "stack", "backend_store_uri"}
+    }
+    from stacks import maintenance
+
+    maintenance.run("cleanup", flags, stack=stack, backend_store_uri=backend_store_uri)
 
 
 @task(help=DOCKER)
 @answers
 def test(_: Context, require_docker: bool = False) -> None:
-    """develop: Run every test this machine can run."""
+    """Develop: Run every test this machine can run."""
     from tests import run
 
     run.everything(require_docker=require_docker)
@@ -128,7 +217,7 @@ def test(_: Context, require_docker: bool = False) -> None:
 @task(name="test-unit")
 @answers
 def test_unit(_: Context) -> None:
-    """develop: Run the tests that need no server."""
+    """Develop: Run the tests that need no server."""
     from tests import run
 
     run.unit()
@@ -137,7 +226,7 @@ def test_unit(_: Context) -> None:
 @task(name="test-integration", help=DOCKER)
 @answers
 def test_integration(_: Context, require_docker: bool = False) -> None:
-    """develop: Run the tests against real servers."""
+    """Develop: Run the tests against real servers."""
     from tests import run
 
     run.integration(require_docker=require_docker)
@@ -146,7 +235,7 @@ def test_integration(_: Context, require_docker: bool = False) -> None:
 @task(help={"only": "one benchmark by name"})
 @answers
 def bench(_: Context, only: str = "") -> None:
-    """develop: Run the benchmarks."""
+    """Develop: Run the benchmarks."""
     from benchmarks import run
 
     run.run(only or None)
@@ -155,12 +244,26 @@ def bench(_: Context, only: str = "") -> None:
 @task
 @answers
 def lint(_: Context) -> None:
-    """develop: Check style, types and templates."""
+    """Develop: Check style, types and templates."""
     from tests import lint
 
     lint.run()
 
 
 namespace = Collection(
-    stacks, up, down, status, logs, render, doctor, build, test, test_unit, test_integration, bench, lint
+    stacks,
+    up,
+    down,
+    status,
+    logs,
+    render,
+    doctor,
+    build,
+    cleanup,
+    secrets_rotate,
+    test,
+    test_unit,
+    test_integration,
+    bench,
+    lint,
 )

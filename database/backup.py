@@ -88,7 +88,7 @@ def write_set(
             database = _database_part(engine, folder, earlier[-1] if earlier else None, pg_command, source)
             artifacts = None
             if destination is not None:
-                from database.artifacts import save_artifacts  # noqa: PLC0415 - boto3 takes its time
+                from database.artifacts import save_artifacts
 
                 artifacts = save_artifacts(destination, folder, earlier)
             manifest = {
@@ -162,11 +162,12 @@ def _dump_part(
     if last and where and last.database.get("position") == where and sets.is_whole(last):
         note(f"the database has not changed since {last.path.name}: its dump is linked")
         target.hardlink_to(last.path / last.database["file"])
-        names = ("file", "bytes", "sha256", "rows", "position", "server_version", "identity")
+        names = ("schema", "file", "bytes", "sha256", "rows", "position", "server_version", "identity")
         return {name: last.database[name] for name in names}
     programs = postgresql.find_programs(version, pg_command)
     dump = postgresql.dump(engine, programs, target)
     return {
+        "schema": dump.schema,
         "file": target.name,
         "bytes": dump.bytes,
         "sha256": dump.sha256,

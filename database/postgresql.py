@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from console import UserError
-from database.connection import redact
+from database.connection import APPLICATION_NAME, redact
 from database.files import CHUNK, sha256, sync
 from database.progress import progress
 
@@ -57,7 +57,7 @@ def _quote(value: object) -> str:
 def environment(url: URL) -> dict[str, str]:
     """Return the environment for a program: a password of the URI goes here, not into its arguments."""
     password = {"PGPASSWORD": str(url.password)} if url.password else {}
-    return {**os.environ, "PGCONNECT_TIMEOUT": "10", **password}
+    return {**os.environ, "PGCONNECT_TIMEOUT": "10", "PGAPPNAME": APPLICATION_NAME, **password}
 
 
 def find_programs(server_version: int, command: str | None = None) -> Programs:
@@ -116,6 +116,11 @@ def server_version(connection: Connection) -> int:
     return int(connection.exec_driver_sql("SHOW server_version_num").scalar_one())
 
 
+def current_schema(connection: Connection) -> str:
+    """Return the schema in which MLflow's tables are or will be."""
+    return str(connection.exec_driver_sql("SELECT current_schema()").scalar_one())
+
+
 def count_rows(connection: Connection) -> dict[str, int]:
     """Return the number of rows of every table of the current schema."""
     query = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() ORDER BY tablename"
@@ -155,7 +160,7 @@ def other_sessions(connection: Connection) -> list[str]:
     """Return who else is connected to the database, a line each; this project's own sessions left out."""
     query = (
         "SELECT coalesce(nullif(application_name, ''), 'unnamed'), usename,"
-        " coalesce(client_addr::text, 'local'), state"
+        " coalesce(host(client_addr), 'local'), state"
         " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         " AND backend_type = 'client backend' AND application_name NOT LIKE 'mlflow-stacks%%' ORDER BY pid"
     )
@@ -167,8 +172,9 @@ def other_sessions(connection: Connection) -> list[str]:
 
 @dataclass(frozen=True)
 class Dump:
-    """What a dump holds."""
+    """What a dump holds: one schema, the one that MLflow uses."""
 
+    schema: str
     rows: dict[str, int]
     bytes: int
     sha256: str
@@ -193,7 +199,8 @@ def dump(engine: Engine, programs: Programs, target: Path) -> Dump:
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
         snapshot = connection.exec_driver_sql("SELECT pg_export_snapshot()").scalar_one()
         total = int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
-        options = ["--format=custom", f"--snapshot={snapshot}", "--no-password"]
+        schema = current_schema(connection)
+        options = ["--format=custom", f"--schema={schema}", f"--snapshot={snapshot}", "--no-password"]
         argv = programs.argv("pg_dump", engine.url, *options)
         with (
             target.open("wb") as output,
@@ -206,7 +213,7 @@ def dump(engine: Engine, programs: Programs, target: Path) -> Dump:
                     time.sleep(0.05)
             job.check()
     sync(target)
-    return Dump(rows, target.stat().st_size, sha256(target), where)
+    return Dump(schema, rows, target.stat().st_size, sha256(target), where)
 
 
 class Job:
@@ -238,7 +245,7 @@ _PROGRAMS = {"pg_dump", "pg_restore", "psql"}
 
 
 @contextmanager
-def _run(argv: list[str], url: URL, *, stdin: Any, stdout: Any) -> Iterator[Job]:  # noqa: ANN401
+def _run(argv: list[str], url: URL, *, stdin: Any, stdout: Any) -> Iterator[Job]:
     """Run a program for the time of the block; it is ended with the block."""
     with tempfile.TemporaryFile() as errors:
         try:
@@ -309,9 +316,9 @@ def load(engine: Engine, programs: Programs, source: Path, rows: Mapping[str, in
         UserError: the dump cannot be read or loaded, or a session holds a table; nothing was changed.
     """
     with engine.connect() as connection:
-        schema = str(connection.exec_driver_sql("SELECT current_schema()").scalar_one())
+        schema = current_schema(connection)
     keep = [] if owners else ["--no-owner", "--no-privileges"]
-    read = programs.plain("pg_restore", "--file=-", *keep)
+    read = programs.plain("pg_restore", "--file=-", f"--schema={schema}", *keep)
     write = programs.argv(
         "psql", engine.url, "-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", "-o", os.devnull, "-f", "-"
     )
@@ -325,6 +332,7 @@ def load(engine: Engine, programs: Programs, source: Path, rows: Mapping[str, in
         assert target is not None  # noqa: S101
         try:
             begin = f"SET client_min_messages = warning;\nBEGIN;\nSET LOCAL lock_timeout = {LOCK_TIMEOUT};\n"
+            begin += "SET LOCAL maintenance_work_mem = '128MB';\n"  # pg_restore builds the indexes last
             target.write((begin + CLEAR).encode())
             with progress("pg_restore") as step:
                 while chunk := script.read(CHUNK):

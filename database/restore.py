@@ -146,7 +146,7 @@ def restore(
             sets.verify(one)
             artifacts = None
             if destination is not None and one.artifacts:
-                from database.artifacts import Restore  # noqa: PLC0415 - boto3 takes its time
+                from database.artifacts import Restore
 
                 objects = Restore(destination, one)
                 objects.add_missing()
@@ -183,6 +183,12 @@ def load_set(engine: Engine, one: BackupSet, *, pg_command: str | None = None) -
     with engine.connect() as connection:
         version = postgresql.server_version(connection)
         here = postgresql.identity(connection)
+        schema = postgresql.current_schema(connection)
+    if schema != one.database["schema"]:
+        raise UserError(
+            f"the backup is of the schema '{one.database['schema']}', this database's is '{schema}'",
+            f"create it and put it first: ALTER ROLE ... SET search_path = {one.database['schema']}",
+        )
     stored = one.database.get("identity")
     programs = postgresql.find_programs(version, pg_command)
     postgresql.load(engine, programs, source, rows, owners=stored == here)
@@ -223,7 +229,7 @@ def _at_head(one: BackupSet, source: Path) -> Iterator[Path]:
 
 
 def _load_sqlite_into_postgresql(engine: Engine, one: BackupSet, source: Path) -> dict[str, int]:
-    from database.tablecopy import copy_tables  # noqa: PLC0415 - only this way of restoring needs it
+    from database.tablecopy import copy_tables
 
     with _at_head(one, source) as current:
         copy_tables(current, engine)

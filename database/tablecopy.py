@@ -43,7 +43,7 @@ def copy_tables(source: Path, engine: Engine) -> None:
         UserError: a value does not fit into PostgreSQL, or a session holds a table; nothing was changed.
     """
     with engine.connect() as connection:
-        target = str(connection.exec_driver_sql("SELECT current_schema()").scalar_one())
+        target = postgresql.current_schema(connection)
     stage = create_engine(
         engine.url, connect_args={"options": f"-c search_path={STAGE} -c lock_timeout=15000"}
     )

@@ -47,11 +47,12 @@ def _tag(what: catalogue.Image, context: Path) -> str:
     return f"{catalogue.REPOSITORY}/{what.name}:{what.version}-{catalogue.content_hash(context)[:12]}"
 
 
-def find(name: str) -> str | None:
+def find(name: str, *, official: bool = True) -> str | None:
     """The reference an image can be started under: the official one where it is here, else the built one.
 
     Args:
         name: one of `names`.
+        official: False looks for the built one alone.
 
     Returns:
         A reference that is on this machine, or None; None too where no engine answers.
@@ -59,8 +60,8 @@ def find(name: str) -> str | None:
     Raises:
         UserError: there is no such image.
     """
-    official = catalogue.image(name).official
-    candidates = [*([official] if official else []), reference(name)]
+    published = catalogue.image(name).official
+    candidates = [*([published] if published and official else []), reference(name)]
     return next((candidate for candidate in candidates if engine.inspect(candidate)), None)
 
 
@@ -84,6 +85,19 @@ def ensure(name: str) -> str:
         return build([name], from_packages=engine.inspect(packages.tag(base)) is not None)[name]
     _fetch(official)
     return official
+
+
+def fetch(name: str) -> str:
+    """The reference of an image that is never built here, on this machine when this returns.
+
+    Raises:
+        UserError: it is not here and no registry answers.
+    """
+    wanted = catalogue.fetched(name)
+    if not engine.inspect(wanted):
+        engine.require()
+        _fetch(wanted)
+    return wanted
 
 
 def build(
@@ -115,12 +129,11 @@ def build(
     engine.require()
     if platforms:
         _check_platforms(platforms, from_packages=from_packages, push=push)
-    built = {}
+    bases: dict[str, str] = {}
     for what in chosen:
-        base = _base(what, from_packages=from_packages, refresh=refresh)
-        built[what.name] = _build(what, base, push.strip("/"), platforms)
-        refresh = False if what.base.name in {other.base.name for other in chosen} else refresh
-    return built
+        if what.base.name not in bases:
+            bases[what.base.name] = _base(what, from_packages=from_packages, refresh=refresh)
+    return {what.name: _build(what, bases[what.base.name], push.strip("/"), platforms) for what in chosen}
 
 
 def _base(what: catalogue.Image, *, from_packages: bool, refresh: bool) -> str:
@@ -242,13 +255,13 @@ def _revision() -> str:
 
 
 def replaced() -> list[tuple[str, str, int]]:
-    """Images of ours that a newer build has taken the place of and that no container uses.
+    """List the images of ours that newer builds replaced and no container uses.
 
     Nothing removes them but a user who was asked: see `remove`.
 
     Returns:
-        For each: its id, its tag (empty for a build stage's leftover), and its size in bytes, with layers that
-        it may share with others.
+        For each: its id, its tag (empty for a build stage's leftover), and its size in bytes, which counts
+        layers that it shares with others.
     """
     current = {found["Id"] for name in names() if (found := engine.inspect(reference(name)))}
     keep = current | engine.images_in_use()

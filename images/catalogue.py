@@ -70,6 +70,11 @@ def names() -> list[str]:
     return list(_table()["images"])
 
 
+def fetched(name: str) -> str:
+    """The reference of an image that is only fetched, never built here."""
+    return str(_table()["fetched"][name])
+
+
 def image(name: str) -> Image:
     """One image's settings.
 

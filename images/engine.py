@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -21,24 +20,23 @@ def require() -> None:
     Raises:
         UserError: no docker command, or no engine behind it.
     """
-    if shutil.which("docker") is None:
-        raise UserError("there is no docker command on this machine", "what is missing: invoke doctor")
     done = _captured("version", "--format", "{{.Server.Version}}")
     if done.returncode != 0:
-        raise UserError(
-            "no Docker engine answers",
-            *(done.stderr.strip().splitlines()[-1:]),
-            "what is missing: invoke doctor",
-        )
+        reason = done.stderr.strip().splitlines()[-1:]
+        raise UserError("no Docker engine answers", *reason, "what is missing: invoke doctor")
 
 
 def answers() -> bool:
     """Whether a Docker engine answers."""
-    return shutil.which("docker") is not None and _captured("version").returncode == 0
+    return _captured("version").returncode == 0
 
 
 def _captured(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", *argv], capture_output=True, text=True, check=False)
+    command = ["docker", *argv]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(command, 127, "", "docker: command not found")
 
 
 def inspect(reference: str) -> dict[str, Any] | None:

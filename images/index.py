@@ -101,7 +101,7 @@ def _bundles(environ: Mapping[str, str], pip: Mapping[str, str]) -> list[str]:
 
 
 def _pip_settings(environ: Mapping[str, str], home: Path) -> dict[str, str]:
-    """Return pip's settings in its order of precedence: files from the machine's to the user's, then PIP_*."""
+    """Return pip's settings in its order of precedence: the machine's files, the user's, then PIP_*."""
     files = [
         Path("/etc/pip.conf"),
         home / ".pip/pip.conf",

@@ -64,7 +64,7 @@ def bootstrap_command(base: Base, release: str, folder: Path) -> list[str]:
             ``customize``; ``root.tar`` will be there. Sources without a key are checked with apt's own.
     """
     return [
-        *("mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(base.packages)}"),
+        *("mmdebstrap", "--variant=minbase", f"--include={','.join(base.packages)}"),
         f"--aptopt={folder / 'apt.conf'}",
         *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
         f"--customize-hook={folder / 'customize'}",

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from console import UserError
 from server.asgi import BoundedExit, Readiness, ServerTransfers
 from server.environment import PRESIGNED, START_LOCK, truth
 from server.tether import die_with_parent
@@ -59,8 +60,26 @@ def _create() -> App:
     app: App = mlflow_app
     if not truth(os.environ.get(PRESIGNED, "")):
         app = ServerTransfers(app, prefix=prefix)
+    if config := os.environ.get("MLFLOW_GATEWAY_CONFIG"):
+        app = _with_missing_keys(app, Path(config), prefix)
     app = Readiness(app, lambda: store.search_experiments(max_results=1), VERSION, prefix=prefix)
     return BoundedExit(app)
+
+
+def _with_missing_keys(app: App, config: Path, prefix: str) -> App:
+    """Have endpoints that `gateway.sync` left out for want of a provider key say so."""
+    from gateway.asgi import MissingKeys  # noqa: PLC0415
+    from gateway.config import load  # noqa: PLC0415
+
+    folder = os.environ.get("MLFLOW_STACKS_GATEWAY_SECRETS")
+
+    def reason(name: str) -> str:
+        try:
+            return load(config, Path(folder) if folder else None).missing().get(name, "")
+        except UserError as error:
+            return error.message
+
+    return MissingKeys(app, reason, prefix=prefix)
 
 
 @contextmanager

@@ -33,7 +33,9 @@ def job_runner(given: argparse.Namespace) -> Iterator[None]:
     _check_requirements(given.backend_store_uri)
     validate_executor_config()
     memory = Path("/dev/shm")  # noqa: S108 - the folder below it is ours alone
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as queues:
+    with tempfile.TemporaryDirectory(
+        prefix="mlflow-jobs-", dir=memory if memory.is_dir() else None
+    ) as queues:
         os.environ["_MLFLOW_HUEY_STORAGE_PATH"] = queues
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(given.host, given.host)  # noqa: S104 - compared, not bound
         address = f"http://{host}:{given.port}{given.static_prefix}"

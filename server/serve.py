@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from console import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from server.asgi import App
 
 
 class NoProbes(logging.Filter):
@@ -66,11 +72,11 @@ def check_port(host: str, port: int) -> None:
         ) from None
 
 
-def serve(factory: str, host: str, port: int, workers: int = 1) -> None:
+def serve(factory: str | Callable[[], App], host: str, port: int, workers: int = 1) -> None:
     """Run an application under uvicorn with an honest exit code.
 
     Args:
-        factory: ``module:function`` that makes the application.
+        factory: makes the application; with workers, its name as ``module:function``.
         host: address to listen on.
         port: port to listen on.
         workers: 1 serves in this process.
@@ -78,6 +84,8 @@ def serve(factory: str, host: str, port: int, workers: int = 1) -> None:
     Raises:
         SystemExit: 3, it cannot start.
     """
+    # Until uvicorn has its own handler, and when it raises the signal again at its end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     import uvicorn  # noqa: PLC0415
     from uvicorn.config import STARTUP_FAILURE  # noqa: PLC0415
     from uvicorn.supervisors import Multiprocess  # noqa: PLC0415

@@ -9,20 +9,26 @@ import os
 import sys
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
+
 from console import UserError
 from stacks import catalogue, settings
-from stacks.catalogue import Stack
+from stacks.services import SERVICES
 from stacks.settings import ROOT, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from stacks.catalogue import Stack
+
 RECORD = "stack.json"
+ROTATION = Path("secrets/rotation")  # new secrets that are not everywhere in use yet (stacks.rotation)
+SYSTEM_STATE = Path("/var/lib/mlflow-stacks")
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,10 @@ class Deployment:
         root: absolute path of the checkout (processes of the host engine import from it).
         python: the interpreter that the host engine runs.
         images: image reference by image name (compose engine).
+        given_secrets: secrets that the user gave through settings, by name of the secret.
+        generation: how often the secrets were rotated; counts one that was begun.
+        system: whether root runs it.
+        gateway_digest: changes whenever gateway.yaml or a provider key does.
     """
 
     stack: Stack
@@ -46,6 +56,10 @@ class Deployment:
     root: Path = ROOT
     python: str = sys.executable
     images: dict[str, str] | None = None
+    given_secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    generation: int = 0
+    system: bool = False
+    gateway_digest: str = ""
 
     @property
     def name(self) -> str:
@@ -56,7 +70,38 @@ class Deployment:
     def socket(self) -> Path:
         """Supervisord's control socket; elsewhere where the state directory's path is too long for one (unix(7))."""
         path = self.state / "supervisord.sock"
-        return path if len(bytes(path)) < 100 else Path(tempfile.gettempdir()) / f"{self.project}-{os.getuid()}.sock"
+        return (
+            path
+            if len(bytes(path)) < 100
+            else Path(tempfile.gettempdir()) / f"{self.project}-{os.getuid()}.sock"
+        )
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The services that run with these settings, in start order; what an external store needs comes first."""
+        wanted = [name for name in self.stack.services if SERVICES[name].wanted(self.settings, self.stack)]
+        return tuple(sorted(wanted, key=lambda name: not SERVICES[name].checks_external(self.settings)))
+
+    @property
+    def gateway_base_url(self) -> str | None:
+        """The base URL that an OpenAI client takes, where there is a gateway."""
+        if "gateway" in self.services:
+            return f"{SERVICES['gateway'].url(self.settings)}/v1"
+        return (
+            f"{SERVICES['mlflow'].url(self.settings)}/gateway/mlflow/v1"
+            if "gateway-sync" in self.services
+            else None
+        )
+
+    @property
+    def postgres_data(self) -> Path:
+        """PostgreSQL's cluster on the host engine; root's lies where the user that PostgreSQL runs as gets to it."""
+        return SYSTEM_STATE / self.project / "postgres" if self.system else self.state / "data" / "postgres"
+
+    @property
+    def workers(self) -> int:
+        """Worker processes of the tracking server."""
+        return self.settings.workers or min(4, os.cpu_count() or 1)
 
     def record(self) -> dict[str, Any]:
         """What the state directory remembers of the last `up`; empty when there was none.
@@ -67,7 +112,7 @@ class Deployment:
         path = self.state / RECORD
         try:
             return dict(json.loads(path.read_text()))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (json.JSONDecodeError, OSError) as error:
             raise UserError(
@@ -82,7 +127,11 @@ class Deployment:
             "stack": self.name,
             "engine": engine,
             "project": self.project,
-            "settings": self.settings.model_dump(mode="json", exclude_defaults=True),
+            "generation": self.generation,
+            "images": self.images or {},
+            "settings": self.settings.model_dump(
+                mode="json", exclude_defaults=True, exclude={"s3_access_key", "s3_secret_key"}
+            ),
         }
         write_private(self.state / RECORD, json.dumps(record, indent=2) + "\n")
 
@@ -129,17 +178,49 @@ def open_deployment(
         UserError: an unknown stack or a wrong setting.
     """
     stack = catalogue.load(stack_name)
-    merged = settings.load(stack.settings, overrides)
+    merged, given_secrets = _without_secrets(settings.load(stack.settings, overrides))
     deployment = Deployment(
         stack=stack,
         settings=merged,
         state=(ROOT / merged.state_dir.expanduser() / stack.name).absolute(),
         project=_project(stack.name, ROOT / merged.state_dir.expanduser()),
+        given_secrets=given_secrets,
+        system=os.geteuid() == 0,
     )
+    deployment = replace(deployment, generation=_generation(deployment))
     if recorded and (known := deployment.record().get("settings")) is not None:
         last = settings.load({**stack.settings, **known}, surroundings=False)
         deployment = replace(deployment, settings=last)
     return deployment
+
+
+def _generation(deployment: Deployment) -> int:
+    begun = deployment.state / ROTATION / "generation"
+    return int(begun.read_text()) if begun.exists() else int(deployment.record().get("generation", 0))
+
+
+def _without_secrets(merged: Settings) -> tuple[Settings, dict[str, str]]:
+    """Take the secrets out of the settings, so that nothing rendered or recorded can hold one."""
+    found = {
+        "object-store-key": merged.s3_access_key.get_secret_value(),
+        "object-store-secret": merged.s3_secret_key.get_secret_value(),
+    }
+    blank = {"s3_access_key": SecretStr(""), "s3_secret_key": SecretStr("")}
+    if merged.database:
+        from database.connection import normalize
+
+        uri = normalize(merged.database)
+        if uri.get_backend_name() != "postgresql":
+            raise UserError(
+                "the setting 'database' takes a PostgreSQL URI",
+                "for example: postgresql+psycopg2://USER:PASSWORD@HOST:5432/DATABASE",
+            )
+        found["database-password"] = uri.password or ""
+        uri = uri.set(password=None)
+        return merged.model_copy(update={**blank, "database": str(uri)}), {
+            k: v for k, v in found.items() if v
+        }
+    return merged.model_copy(update=blank), {name: value for name, value in found.items() if value}
 
 
 def _project(stack_name: str, state_dir: Path) -> str:

@@ -39,14 +39,20 @@ def _engines() -> list[Finding]:
     for name, engine in ENGINES.items():
         problem = engine.why_not()
         found = problem[0] if problem else "ready"
-        rows.append(Finding(f"{name} engine", f"up --engine={name}", problem is None, found, problem and problem[1]))
+        rows.append(
+            Finding(f"{name} engine", f"up --engine={name}", problem is None, found, problem and problem[1])
+        )
     return rows
 
 
 def _packages_builder() -> Finding:
     tool = shutil.which("mmdebstrap")
     return Finding(
-        "mmdebstrap", "build --from-packages", tool is not None, tool or "missing", None if tool else "sudo apt-get install mmdebstrap"
+        "mmdebstrap",
+        "build --from-packages",
+        tool is not None,
+        tool or "missing",
+        None if tool else "sudo apt-get install mmdebstrap",
     )
 
 
@@ -54,7 +60,11 @@ def _room() -> Finding:
     free = shutil.disk_usage(ROOT).free
     enough = free > 5 * 10**9
     return Finding(
-        "disk space", "images and data", enough, f"{free / 1e9:.0f} GB free", None if enough else f"make room on {ROOT.anchor}"
+        "disk space",
+        "images and data",
+        enough,
+        f"{free / 1e9:.0f} GB free",
+        None if enough else f"make room on {ROOT.anchor}",
     )
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import UserError, confirm, note
-from stacks import engines
-from stacks.deployment import Deployment, open_deployment
+from stacks import engines, gateway_files, rotation
+from stacks.deployment import open_deployment
 from stacks.engines.compose import with_references
 from stacks.render import render as render_files
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stacks.engines import Engine
 
 DEFAULT_TIMEOUT = 180.0
@@ -34,15 +35,15 @@ def up(stack: str, *, engine: str, overrides: list[str], timeout: float) -> dict
         UserError: what is in the way.
     """
     started = time.monotonic()
-    deployment = open_deployment(stack, overrides)
+    deployment = gateway_files.check(open_deployment(stack, overrides))
     with deployment.locked("up"):
         chosen = engines.choose(deployment, engine)
         ran_before = any(status.state == "running" for status in chosen.services())
-        deployment.remember(chosen.name)
         try:
             chosen.up(timeout=timeout)
         except KeyboardInterrupt:
             raise _interrupted(chosen, ran_before=ran_before) from None
+        rotation.finish(deployment, chosen.name)
         return {**describe(chosen), "seconds": round(time.monotonic() - started, 1)}
 
 
@@ -57,7 +58,9 @@ def _interrupted(engine: Engine, *, ran_before: bool) -> UserError:
         )
     note(f"interrupted: taking stack '{name}' down again")
     engine.down(volumes=False)
-    return UserError(f"interrupted: nothing of stack '{name}' runs; data is kept", f"again: invoke up --stack={name}")
+    return UserError(
+        f"interrupted: nothing of stack '{name}' runs; data is kept", f"again: invoke up --stack={name}"
+    )
 
 
 def describe(engine: Engine) -> dict[str, Any]:
@@ -68,6 +71,7 @@ def describe(engine: Engine) -> dict[str, Any]:
         "engine": engine.name,
         "project": deployment.project,
         "services": [service.as_json() for service in engine.services()],
+        **({"gateway": base_url} if (base_url := deployment.gateway_base_url) else {}),
     }
 
 
@@ -104,9 +108,9 @@ def logs(stack: str, *, service: str | None, follow: bool, tail: int) -> None:
         UserError: the stack has no such service, or was never up.
     """
     deployment = open_deployment(stack, recorded=True)
-    if service and service not in deployment.stack.services:
+    if service and service not in deployment.services:
         raise UserError(
-            f"stack '{stack}' has no service '{service}'", f"its services: {', '.join(deployment.stack.services)}"
+            f"stack '{stack}' has no service '{service}'", f"its services: {', '.join(deployment.services)}"
         )
     engines.running(deployment).logs(service=service, follow=follow, tail=tail)
 
@@ -116,7 +120,8 @@ def render(stack: str, *, engine: str, overrides: list[str], output: Path | None
     deployment = open_deployment(stack, overrides)
     name = engines.choose(deployment, engine).name if engine == "auto" else engine
     files = render_files(with_references(deployment), name)
-    for path, text in files.items() if output else ():
+    if output:
         output.mkdir(parents=True, exist_ok=True)
-        (output / path).write_text(text)
+        for path, text in files.items():
+            (output / path).write_text(text)
     return files

@@ -18,21 +18,14 @@ if TYPE_CHECKING:
 def catalogue(*, as_json: bool) -> None:
     """Every stack of the catalogue."""
     found = [stack_files.load(name) for name in stack_files.names()]
-    rows = [
-        {
-            "name": stack.name,
-            "description": stack.description,
-            "services": list(stack.services),
-            "engines": sorted(ENGINES),
-        }
-        for stack in found
-    ]
+    engines = sorted(ENGINES)
     if as_json:
+        rows = [{**vars(stack), "services": list(stack.services), "engines": engines} for stack in found]
         emit_json({"stacks": rows})
         return
     _print_table(
         ["stack", "what it is", "services", "engines"],
-        [[row["name"], row["description"], " ".join(row["services"]), " ".join(row["engines"])] for row in rows],
+        [[stack.name, stack.description, " ".join(stack.services), " ".join(engines)] for stack in found],
     )
 
 
@@ -43,6 +36,14 @@ def up(answer: dict[str, Any], *, as_json: bool) -> None:
         return
     note(f"stack '{answer['stack']}' is up on the {answer['engine']} engine after {answer['seconds']} s")
     _print_urls(answer)
+
+
+def rotated(answer: dict[str, Any] | None, *, as_json: bool) -> None:
+    """Which secrets are new; nothing after a no."""
+    if answer and as_json:
+        emit_json(answer)
+    elif answer:
+        note(f"new in stack '{answer['stack']}' after {answer['seconds']} s: {', '.join(answer['rotated'])}")
 
 
 def status(answer: dict[str, Any], *, as_json: bool) -> None:
@@ -89,7 +90,13 @@ def doctor(findings: list[Finding], *, as_json: bool) -> None:
     _print_table(
         ["", "what", "for", "found", "mend it with"],
         [
-            ["ok" if finding.ok else "--", finding.what, finding.needed_for, finding.found, finding.mend or ""]
+            [
+                "ok" if finding.ok else "--",
+                finding.what,
+                finding.needed_for,
+                finding.found,
+                finding.mend or "",
+            ]
             for finding in findings
         ],
     )
@@ -99,6 +106,8 @@ def _print_urls(answer: dict[str, Any]) -> None:
     for service in answer["services"]:
         if "url" in service:
             print(f"{service['name']:<10} {service['url']}")
+    if "gateway" in answer:
+        print(f"OpenAI     {answer['gateway']} (base URL for an OpenAI client)")
 
 
 def _print_table(columns: list[str], rows: list[list[str]]) -> None:

@@ -1,4 +1,4 @@
-"""What an engine must know of a service beyond its template: where it is reached and when it is ready."""
+"""What an engine must know of a service beyond its template: when it runs, where it is reached, when it is ready."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import ipaddress
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stacks.catalogue import Stack
     from stacks.settings import Settings
+
+
+def _always(_settings: Settings, _stack: Stack) -> bool:
+    return True
+
+
+def _standalone(settings: Settings, stack: Stack) -> bool:
+    return settings.gateway == "standalone" or "mlflow" not in stack.services
 
 
 @dataclass(frozen=True)
@@ -21,13 +31,19 @@ class Service:
     Attributes:
         image: the image its container is made from.
         oneshot: it does its work and ends with exit code 0, before the next service starts.
-        port: the setting that holds the port it publishes; None publishes nothing.
+        wanted: whether it runs with these settings in this stack.
+        checks_external: whether, with these settings, it tries something that the stack does not start itself.
+        port: the setting that holds the port it publishes for people; None publishes nothing.
+        local_port: the port it listens on beside that on the host engine, on 127.0.0.1.
         readiness: path of the URL that answers 200 once it is ready.
     """
 
     image: str = "mlflow"
     oneshot: bool = False
+    wanted: Callable[[Settings, Stack], bool] = _always
+    checks_external: Callable[[Settings], bool] = lambda _settings: False
     port: Callable[[Settings], int] | None = None
+    local_port: Callable[[Settings], int] | None = None
     readiness: str = "/"
 
     def url(self, settings: Settings) -> str | None:
@@ -36,8 +52,22 @@ class Service:
 
 
 SERVICES: dict[str, Service] = {
-    "schema": Service(oneshot=True),
+    "postgres": Service(
+        image="postgres",
+        wanted=lambda settings, _: not settings.database,
+        local_port=lambda settings: settings.postgres_port,
+    ),
+    "role": Service(oneshot=True, wanted=lambda settings, _: not settings.database),
+    "object-store": Service(
+        image="object-store",
+        wanted=lambda settings, _: settings.object_store != "external",
+        local_port=lambda settings: settings.object_store_port,
+    ),
+    "bucket": Service(oneshot=True, checks_external=lambda settings: settings.object_store == "external"),
+    "schema": Service(oneshot=True, checks_external=lambda settings: bool(settings.database)),
     "mlflow": Service(port=lambda settings: settings.port, readiness="/ready"),
+    "gateway-sync": Service(oneshot=True, wanted=lambda settings, stack: not _standalone(settings, stack)),
+    "gateway": Service(wanted=_standalone, port=lambda settings: settings.gateway_port, readiness="/health"),
 }
 
 

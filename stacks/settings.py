@@ -21,7 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def _words(value: Any) -> Any:
     """A comma separated text as a tuple of its words."""
-    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+    return (
+        tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+    )
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
@@ -42,12 +44,28 @@ class Settings(BaseModel):
     x_frame_options: Literal["SAMEORIGIN", "DENY", "NONE"] = "SAMEORIGIN"
 
     # The tracking server
-    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    workers: Annotated[int, Field(ge=0, le=64)] = 1
     job_execution: bool = False
     expose_prometheus: bool = False
 
     # Where it keeps things
     state_dir: Path = Path(".stacks")
+    database: str = ""
+    postgres_port: Port = 5557
+    object_store: Literal["silo", "rustfs", "external"] = "silo"
+    object_store_port: Port = 5558
+    object_store_url: Annotated[str, Field(pattern=r"^(https?://[^/]+)?$")] = ""
+    s3_endpoint: Annotated[str, Field(pattern=r"^(https?://[^/]+)?$")] = ""
+    s3_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = "mlflow"
+    s3_region: str = "us-east-1"
+    s3_access_key: SecretStr = SecretStr("")
+    s3_secret_key: SecretStr = SecretStr("")
+
+    # The AI gateway
+    gateway: Literal["server", "standalone"] = "server"
+    gateway_port: Port = 5556
+    gateway_config: Path = Path("gateway.yaml")
+    gateway_keys: Path = Path("gateway-keys")
 
     # Containers
     memory_limit: Size = "1g"
@@ -93,7 +111,7 @@ def load(
         problem = error.errors()[0]
         name = str(problem["loc"][0])
         field = Settings.model_fields[name]
-        shown = "" if field.annotation is SecretStr else f" '{values[name]}'"
+        shown = "" if field.annotation is SecretStr or name == "database" else f" '{values[name]}'"
         raise UserError(
             f"setting '{name}' cannot be{shown}: {problem['msg'].lower()}",
             f"it was set by {origins[name]}",
@@ -106,6 +124,8 @@ def as_text(name: str) -> str:
     default = Settings.model_fields[name].get_default(call_default_factory=True)
     if isinstance(default, tuple):
         return ",".join(default)
+    if isinstance(default, SecretStr):
+        return default.get_secret_value()
     return str(default).lower() if isinstance(default, bool) else str(default)
 
 
@@ -121,7 +141,7 @@ def _unknown(name: str, origin: str) -> UserError:
 def _from_dotenv(path: Path) -> dict[str, tuple[str, str]]:
     if not path.is_file():
         return {}
-    from dotenv.parser import parse_stream  # noqa: PLC0415 (only where there is a file)
+    from dotenv.parser import parse_stream
 
     found = {}
     with path.open() as stream:

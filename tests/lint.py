@@ -31,4 +31,6 @@ def run() -> None:
         if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
             failed.append(name)
     if failed:
-        raise UserError(f"failed: {', '.join(failed)}", f"style mends itself: {sys.executable} -m ruff check --fix .")
+        raise UserError(
+            f"failed: {', '.join(failed)}", f"style mends itself: {sys.executable} -m ruff check --fix ."
+        )

@@ -61,4 +61,6 @@ def _groups(*, require_docker: bool) -> list[str]:
 
 
 def _pytest(*words: str) -> None:
-    raise SystemExit(subprocess.run([sys.executable, "-m", "pytest", *words], cwd=ROOT, check=False).returncode)
+    raise SystemExit(
+        subprocess.run([sys.executable, "-m", "pytest", *words], cwd=ROOT, check=False).returncode
+    )

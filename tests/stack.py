@@ -9,13 +9,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stacks.settings import PREFIX, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 PATIENCE = 240.0  # seconds; a shared machine with two cores can be slow
 
@@ -65,7 +65,9 @@ class StackUnderTest:
             check=False,
             timeout=600,
         )
-        assert done.returncode == expect, f"{words} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == expect, (
+            f"{words} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
         return done
 
     def start(self, *words: str) -> subprocess.Popen[str]:
@@ -98,7 +100,9 @@ class StackUnderTest:
 
     def wait_healthy(self) -> None:
         wait_until(
-            lambda: all(service.get("health") in {"healthy", "done"} for service in self.status()["services"]),
+            lambda: all(
+                service.get("health") in {"healthy", "done"} for service in self.status()["services"]
+            ),
             lambda: f"{self.status()}\n{self.invoke('logs', f'--stack={self.name}', '--tail=20').stdout}",
         )
 

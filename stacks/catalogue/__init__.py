@@ -52,5 +52,5 @@ def load(name: str) -> Stack:
     except (tomllib.TOMLDecodeError, KeyError) as error:
         raise UserError(
             f"the stack file {path} cannot be read: {error}",
-            "it needs description = \"...\" and services = [...]; stacks/catalogue/local.toml is a small example",
+            'it needs description = "..." and services = [...]; stacks/catalogue/local.toml is a small example',
         ) from error

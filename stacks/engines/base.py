@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from console import UserError
+from stacks import gateway_files, secrets
+from stacks.deployment import RECORD, write_private
+from stacks.render import FRAMES, secrets_named
 from stacks.services import SERVICES, probe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from stacks.deployment import Deployment
 
@@ -110,6 +113,26 @@ class Engine(ABC):
     @abstractmethod
     def data(self) -> list[str]:
         """What ``down --volumes`` removes for good, a line each."""
+
+    def write(self, files: dict[str, str]) -> None:
+        """Write rendered files, and before them the secrets and the gateway's inputs that they name.
+
+        Raises:
+            UserError: a secret is gone, or a file cannot be written.
+        """
+        secrets.ensure(self.deployment, secrets_named(files), engine=self.name)
+        gateway_files.write(self.deployment, engine=self.name)
+        for path, text in files.items():
+            write_private(self.deployment.state / path, text)
+        self.deployment.remember(self.name)
+
+    def forget(self) -> None:
+        """Remove what the state directory holds beside data and logs: rendered files, secrets, the record."""
+        state = self.deployment.state
+        for folder in ("secrets", "gateway"):
+            shutil.rmtree(state / folder, ignore_errors=True)
+        for name in (*FRAMES.values(), RECORD):
+            (state / name).unlink(missing_ok=True)
 
     def stores(self) -> dict[str, Any]:
         """What the stores hold (see `server.stores.examine`); empty while they cannot be asked."""

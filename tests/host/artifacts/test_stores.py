@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -154,3 +155,28 @@ def test_an_s3_server_that_is_not_there_is_an_error_for_every_key(monkeypatch: p
     assert store.delete(["a", "b"]).keys() == {"a", "b"}
     with pytest.raises(StoreError, match="s3://bucket"):
         list(store.list())
+
+
+def test_what_is_put_is_fetched_back_whole(store_and_folder: tuple[Store, Path], tmp_path: Path) -> None:
+    store, _ = store_and_folder
+    source, target = tmp_path / "source", tmp_path / "target"
+    for size in (0, 5, 20_000_000):  # the last in several parts on S3
+        source.write_bytes(os.urandom(1 << 16) * (size >> 16) + b"x" * (size & 0xFFFF))
+        store.put(source, "1/a b/ö.bin", 1_600_000_000.0)
+        fetched = store.fetch("1/a b/ö.bin", target)
+        assert fetched is not None
+        assert (fetched.size, fetched.sha256) == (size, hashlib.sha256(source.read_bytes()).hexdigest())
+        assert target.read_bytes() == source.read_bytes()
+        assert [(item.key, item.size) for item in store.list()] == [("1/a b/ö.bin", size)]
+    assert store.fetch("1/nothing/here", target) is None
+
+
+def test_nothing_is_put_outside_the_destination(tmp_path: Path) -> None:
+    (tmp_path / "source").write_text("x")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "link").symlink_to(tmp_path)
+    store = open_store(str(tmp_path / "store"))
+    for key in ("../outside", "/etc/outside", "link/outside", "link/folder/outside"):
+        with pytest.raises(StoreError):
+            store.put(tmp_path / "source", key, None)
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "store"}

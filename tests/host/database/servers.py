@@ -69,7 +69,8 @@ class Postgres:
 
     def dump(self, database: str) -> bytes:
         """Return what `pg_dump` says, without the random key that newer versions write around it."""
-        lines = self.run(["pg_dump", *self.flags, "-d", database]).splitlines()
+        command = ["pg_dump", *self.flags, "--schema=public", "-d", database]
+        lines = self.run(command).splitlines()
         return b"\n".join(line for line in lines if not line.startswith((b"\\restrict", b"\\unrestrict")))
 
 

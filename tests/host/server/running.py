@@ -34,7 +34,7 @@ def free_port() -> int:
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process' environment without any setting of mlflow, plus what is given."""
+    """Take the environment of the tests, without any setting of mlflow, and add what is given."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(STARTED_BY_SOMEONE_ELSE)}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(extra or {})}
 
@@ -52,13 +52,11 @@ def request(
             return error.code, {k.lower(): v for k, v in error.headers.items()}, error.read()
 
 
-def request_json(url: str, body: Any = None, **options: Any) -> tuple[int, Any]:
+def request_json(url: str, body: object = None) -> tuple[int, Any]:
     """One HTTP request with JSON both ways; POST when there is a body."""
-    headers = {"content-type": "application/json", **options.pop("headers", {})}
+    headers = {"content-type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
-    status, _, content = request(
-        url, method=options.pop("method", "POST" if data else "GET"), headers=headers, body=data
-    )
+    status, _, content = request(url, method="POST" if data else "GET", headers=headers, body=data)
     return status, json.loads(content)
 
 
@@ -72,13 +70,16 @@ class Running:
 
     @property
     def url(self) -> str:
+        """Its address."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
+        """Its process id."""
         return self.process.pid
 
     def tail(self) -> str:
+        """Read the last lines of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
     def until(self, what: str, true: Callable[[], bool], *, alive: bool = True) -> None:
@@ -91,17 +92,19 @@ class Running:
             time.sleep(0.1)
 
     def answers(self, path: str, status: int = 200) -> bool:
+        """Whether a path gives this status."""
         try:
             return request(self.url + path)[0] == status
         except OSError:
             return False
 
     def wait_ready(self, path: str = "/ready") -> Running:
+        """Wait until a path answers 200."""
         self.until(f"GET {path} answers 200", lambda: self.answers(path))
         return self
 
     def family(self) -> list[psutil.Process]:
-        """The process and all that it started."""
+        """List the process and all that it started."""
         top = psutil.Process(self.pid)
         return [top, *top.children(recursive=True)]
 
@@ -118,9 +121,11 @@ class Running:
             probe.bind(("127.0.0.1", self.port))
 
     def exit_code(self) -> int:
+        """Wait for its end."""
         return self.process.wait(DEADLINE)
 
     def stop(self) -> None:
+        """End it and all that it started."""
         if self.process.poll() is None:
             family = self.family()
             self.process.terminate()

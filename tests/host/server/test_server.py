@@ -98,11 +98,14 @@ def test_two_workers_make_one_schema_and_leave_no_orphan_when_any_process_is_kil
     workers = [process for process in server.family()[1:] if "spawn_main" in " ".join(process.cmdline())]
     assert len(workers) == 2
 
+    def served(times: int) -> None:
+        done = "Application startup complete"
+        server.until(f"{done}, {times} times", lambda: server.log.read_text().count(done) == times)
+
+    served(2)
     workers[0].kill()
     server.until("the killed worker is replaced", lambda: "died" in server.log.read_text())
-    server.until(
-        "both workers serve", lambda: server.log.read_text().count("Application startup complete") == 3
-    )
+    served(3)
     server.wait_ready()
 
     family = server.family()
@@ -158,7 +161,7 @@ def test_job_execution_starts_the_runner_which_ends_with_the_server(start: Start
     consumers = "huey.bin.huey_consumer"
     server.until(
         "the job runner has started its consumers",
-        lambda: sum(consumers in " ".join(process.cmdline()) for process in server.family()) > 1,
+        lambda: sum(consumers in " ".join(process.cmdline()) for process in server.family()) > 0,
     )
     family = server.family()
     os.kill(server.pid, signal.SIGKILL)
@@ -170,7 +173,8 @@ def test_a_tethered_command_dies_with_its_parent_and_has_its_secret(tmp_path: Pa
     show = "import os, time; print(os.getpid(), os.environ['KEY'], flush=True); time.sleep(600)"
     parent_code = (
         "import subprocess, sys, time;"
-        f"subprocess.Popen([sys.executable, '-m', 'server.tether', '--env', 'KEY={tmp_path / 'secret'}', '--',"
+        f"subprocess.Popen([sys.executable, '-m', 'server.tether', '--env',"
+        f" 'KEY={tmp_path / 'secret'}', '--',"
         f" sys.executable, '-c', {show!r}]); time.sleep(600)"
     )
     with subprocess.Popen(

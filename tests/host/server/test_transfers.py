@@ -1,4 +1,4 @@
-"""Artifacts in an S3 store: every byte goes through the server, for a client without any setting of its own."""
+"""Artifacts in an S3 store: every byte goes through the server, for a client without settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -43,17 +43,19 @@ CLIENT = textwrap.dedent("""
         mlflow.log_text("small", "folder/small.txt")
         mlflow.log_artifact(str(file), "folder")
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        got = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="folder", dst_path=folder)
+        download = mlflow.artifacts.download_artifacts
+        got = download(run_id=run.info.run_id, artifact_path="folder", dst_path=folder)
         small = pathlib.Path(got, "small.txt").read_text()
         with pathlib.Path(got, file.name).open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    print(json.dumps({"direct": len(direct), "small": small, "sha256": digest, "artifacts": run.info.artifact_uri}))
+    result = {"direct": len(direct), "small": small, "sha256": digest}
+    print(json.dumps({**result, "artifacts": run.info.artifact_uri}))
 """)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """An S3 server with one bucket: its port, and the environment with which a server reaches it."""
+    """Start an S3 server with a bucket; gives its port, and the environment for a server that uses it."""
     port = free_port()
     (tmp_path / "s3" / "bucket").mkdir(parents=True)
     log = tmp_path / "rclone.log"
@@ -73,7 +75,7 @@ def store(tmp_path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         "AWS_SECRET_ACCESS_KEY": "secretkey",
         "MLFLOW_ARTIFACTS_DESTINATION": "s3://bucket",
     }
-    Running(rclone, port, log).until("the store answers", lambda: _answers(port))  # type: ignore[arg-type]
+    Running(rclone, port, log).until("the store answers", lambda: _answers(port))
     yield port, environment
     rclone.terminate()
     rclone.wait(30)
@@ -86,8 +88,10 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def log_and_load(server: Running, store_port: int, file: Path, env: dict[str, str] | None = None) -> dict[str, str]:
-    """What the client printed, as JSON."""
+def log_and_load(
+    server: Running, store_port: int, file: Path, env: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """Run the client; gives what it printed."""
     answer = subprocess.run(
         [sys.executable, "-c", CLIENT, server.url, str(store_port), str(file)],
         env=clean_environment({"MLFLOW_DISABLE_TELEMETRY": "true", **(env or {})}),
@@ -97,7 +101,7 @@ def log_and_load(server: Running, store_port: int, file: Path, env: dict[str, st
         timeout=600,
     )
     assert answer.returncode == 0, f"{answer.stderr}\n{server.tail()}"
-    result: dict[str, str] = json.loads(answer.stdout.splitlines()[-1])
+    result: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
     return result
 
 
@@ -151,5 +155,5 @@ def test_a_client_that_asks_for_presigned_transfers_gets_them_only_where_they_ar
         "MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE": str(5 * MEGABYTE),
     }
     result = log_and_load(server, port, file, asks)
-    assert (int(result["direct"]) > 0) == (presigned == "true")
+    assert (result["direct"] > 0) == (presigned == "true")
     assert result["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()

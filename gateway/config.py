@@ -1,0 +1,356 @@
+"""Read `gateway.yaml`, in the format of mlflow's standalone gateway, and find the provider keys it names.
+
+The format: https://mlflow.org/docs/latest/genai/governance/ai-gateway/, checked by the models of
+``mlflow.gateway.config`` (3.17.2). mlflow itself ignores keys that it does not know, takes a key file's line
+end for a part of the key, and does not start when a provider key is missing; here a misspelt key is an error,
+and a missing provider key is the matter of its endpoint alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from console import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    Keys = tuple[str | int, ...]
+
+_SECRET_FIELD = re.compile(
+    r"(api_key|access_key|access_key_id|session_token|bearer_token|credentials|client_secret)$"
+)
+_LOOKS_LIKE_A_KEY = re.compile(r"(sk|pk|rk|gsk|xai|key|AIza|AKIA)[-_0-9A-Za-z]{12,}|[-_0-9A-Za-z]{36,}")
+_ENDPOINT = ("name", "endpoint_type", "model", "limit")
+_ROUTE = ("name", "task_type", "destinations", "routing_strategy")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One endpoint, its provider keys found or one of them missing.
+
+    Args:
+        name: of the endpoint, what a client calls its model.
+        kind: ``llm/v1/chat``, ``llm/v1/completions`` or ``llm/v1/embeddings``.
+        provider: as mlflow names it, such as ``openai``.
+        model: the provider's name of the model.
+        config: what the provider needs, provider keys included: never print it.
+        limit: ``calls`` and ``renewal_period``, or None.
+        missing: which key is missing and where to put it; "" when none is.
+        where: place in the file, such as ``endpoints[0]``.
+    """
+
+    name: str
+    kind: str
+    provider: str
+    model: str | None
+    config: dict[str, Any] = field(repr=False)
+    limit: dict[str, Any] | None
+    missing: str
+    where: str
+
+    def for_mlflow(self) -> dict[str, Any]:
+        """Make the mapping that mlflow reads, provider keys in it."""
+        model = {"name": self.model, "provider": self.provider, "config": self.config}
+        return {"name": self.name, "endpoint_type": self.kind, "model": model, "limit": self.limit}
+
+    def secrets(self) -> dict[str, str]:
+        """Pick the part of the config that nobody may see."""
+        return {key: str(value) for key, value in self.config.items() if _SECRET_FIELD.search(key)}
+
+
+@dataclass(frozen=True)
+class Route:
+    """One name in front of several endpoints, which share its requests.
+
+    Args:
+        name: what a client calls its model.
+        kind: as an endpoint's.
+        shares: percentage of the requests by endpoint name; they sum to 100.
+        missing: as an endpoint's.
+        where: place in the file.
+    """
+
+    name: str
+    kind: str
+    shares: dict[str, int]
+    missing: str
+    where: str
+
+    def for_mlflow(self) -> dict[str, Any]:
+        """Make the mapping that mlflow reads."""
+        destinations = [{"name": name, "traffic_percentage": share} for name, share in self.shares.items()]
+        return {"name": self.name, "task_type": self.kind, "destinations": destinations}
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """What a `gateway.yaml` says.
+
+    Args:
+        endpoints: in the file's order.
+        routes: in the file's order.
+    """
+
+    endpoints: tuple[Endpoint, ...] = ()
+    routes: tuple[Route, ...] = ()
+
+    def all(self) -> list[Endpoint | Route]:
+        """List endpoints, then routes."""
+        return [*self.endpoints, *self.routes]
+
+    def missing(self) -> dict[str, str]:
+        """Collect the names that cannot be served, each with its reason."""
+        return {one.name: one.missing for one in self.all() if one.missing}
+
+
+class _Document:
+    """A YAML file that knows the line of each of its keys."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            text = path.read_text(encoding="utf-8")
+            self.node = yaml.compose(text, Loader=yaml.SafeLoader)
+            self.value = yaml.safe_load(text)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8"
+            raise UserError(f"cannot read {path.name}: {reason}", f"file: {path}") from None
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            place = f"{path}, line {mark.line + 1}" if mark else str(path)
+            problem = getattr(error, "problem", None) or "it cannot be parsed"
+            raise UserError(f"{path.name} is not valid YAML: {problem}", f"file: {place}") from None
+
+    def error(self, keys: Keys, message: str, *hints: str) -> UserError:
+        dotted = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
+        return UserError(
+            f"{self.path.name}: {dotted}: {message}", f"file: {self.path}, line {self.line(keys)}", *hints
+        )
+
+    def line(self, keys: Keys) -> int:
+        node = self.node
+        line: int = node.start_mark.line if node else 0
+        for key in keys:
+            if isinstance(node, yaml.MappingNode):
+                found = [(name, value) for name, value in node.value if name.value == key]
+                if not found:
+                    break
+                line, node = found[0][0].start_mark.line, found[0][1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+                node = node.value[key]
+                line = node.start_mark.line
+        return line + 1
+
+    def mapping(
+        self, value: object, keys: Keys, known: Iterable[str], required: Iterable[str]
+    ) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.error(keys, f"must be a mapping, not {_kind(value)}")
+        known = list(known)
+        for key in value:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, 1)
+                raise self.error(
+                    (*keys, key),
+                    "unknown key",
+                    f"did you mean: {near[0]}" if near else f"known: {', '.join(known)}",
+                )
+        for key in required:
+            if value.get(key) in (None, ""):
+                raise self.error((*keys, key), "is required")
+        return value
+
+    def sequence(self, value: object, keys: Keys) -> list[Any]:
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise self.error(keys, f"must be a list, not {_kind(value)}")
+        return value
+
+
+def _kind(value: object) -> str:
+    names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
+    return names.get(type(value), "a number")
+
+
+class _KeyStore:
+    """Where provider keys come from: environment variables, and files in one folder."""
+
+    def __init__(self, folder: Path | None, environ: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.environ = environ
+
+    def find(self, reference: str) -> tuple[str, str]:
+        """Look up one key: the key and "", or "" and what is missing."""
+        variable = reference.removeprefix("$")
+        if reference.startswith("$") and self.environ.get(variable):
+            return self.environ[variable], ""
+        path = Path(variable) if self.folder is None else self.folder / variable
+        try:
+            key = path.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            problem = "there is no" if isinstance(error, FileNotFoundError) else f"{error.strerror}:"
+        else:
+            if key:
+                return key, ""
+            problem = "nothing is in"
+        or_variable = f", and no variable {variable}" if reference.startswith("$") else ""
+        return "", f"{problem} secret file {path}{or_variable}"
+
+
+def load(path: Path | None, secrets: Path | None = None, environ: Mapping[str, str] | None = None) -> Gateway:
+    """Read and check a `gateway.yaml`.
+
+    Args:
+        path: the file; None or a file that is not there means a gateway without endpoints.
+        secrets: folder in which provider keys lie, one file each; ``$NAME`` is looked up in the environment
+            and then there.
+        environ: the environment (default: this process').
+
+    Raises:
+        UserError: the file is wrong; says the path of the key, the file and the line.
+    """
+    if path is None or not path.exists():
+        return Gateway()
+    document = _Document(path)
+    if document.value is None:
+        return Gateway()
+    top = document.mapping(document.value, (), ("endpoints", "routes"), ())
+    keys = _KeyStore(secrets, os.environ if environ is None else environ)
+    endpoints = [
+        _endpoint(document, keys, ("endpoints", index), value)
+        for index, value in enumerate(document.sequence(top.get("endpoints"), ("endpoints",)))
+    ]
+    by_name: dict[str, Endpoint] = {}
+    for index, endpoint in enumerate(endpoints):
+        if endpoint.name in by_name:
+            raise document.error(("endpoints", index, "name"), f"'{endpoint.name}' is taken")
+        by_name[endpoint.name] = endpoint
+    routes: list[Route] = []
+    for index, value in enumerate(document.sequence(top.get("routes"), ("routes",))):
+        route = _route(document, ("routes", index), value, by_name)
+        if route.name in {*by_name, *(other.name for other in routes)}:
+            raise document.error(("routes", index, "name"), f"'{route.name}' is taken")
+        routes.append(route)
+    return Gateway(tuple(endpoints), tuple(routes))
+
+
+def _endpoint(document: _Document, store: _KeyStore, keys: Keys, value: object) -> Endpoint:
+    # Imported here, for mlflow takes seconds.
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    from mlflow.gateway.config import EndpointConfig, EndpointType  # noqa: PLC0415
+    from mlflow.gateway.provider_registry import provider_registry  # noqa: PLC0415
+    from mlflow.gateway.utils import is_valid_endpoint_name  # noqa: PLC0415
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    given = document.mapping(value, keys, _ENDPOINT, ("name", "endpoint_type", "model"))
+    if not is_valid_endpoint_name(str(given["name"])):
+        raise document.error((*keys, "name"), "may hold letters, digits, hyphens, underscores and dots only")
+    if limit := given.get("limit"):
+        document.mapping(
+            limit, (*keys, "limit"), ("calls", "key", "renewal_period"), ("calls", "renewal_period")
+        )
+    kinds = [kind.value for kind in EndpointType]
+    if given["endpoint_type"] not in kinds:
+        raise document.error((*keys, "endpoint_type"), f"must be one of {', '.join(kinds)}")
+    model = document.mapping(given["model"], (*keys, "model"), ("name", "provider", "config"), ("provider",))
+    at: Keys = (*keys, "model", "provider")
+    try:
+        provider = _provider(model["provider"])
+        config_type = provider_registry.get(provider).CONFIG_TYPE
+        at = (*keys, "model", "config")
+        fields = list(config_type.model_fields)
+        required = [name for name, info in config_type.model_fields.items() if info.is_required()]
+        config, missing = _with_keys(
+            document, store, at, document.mapping(model.get("config") or {}, at, fields, required)
+        )
+        config_type(**config)
+        at = (*keys, "limit") if limit else keys  # all else has been checked
+        checked = {**given, "model": {**model, "provider": provider, "config": config}}
+        EndpointConfig(**checked)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise document.error((*at, *first["loc"]), first["msg"]) from None
+    except MlflowException as error:
+        raise document.error(at, error.message) from None
+    return Endpoint(
+        name=str(given["name"]),
+        kind=given["endpoint_type"],
+        provider=str(getattr(provider, "value", provider)),
+        model=model.get("name"),
+        config=config,
+        limit=given.get("limit"),
+        missing=missing,
+        where=f"{keys[0]}[{keys[1]}]",
+    )
+
+
+def _provider(name: object) -> Any:  # noqa: ANN401 - mlflow's enumeration, or a plug-in's name
+    from mlflow.gateway.config import Model  # noqa: PLC0415
+
+    return Model(provider=str(name)).provider
+
+
+def _with_keys(
+    document: _Document, store: _KeyStore, keys: Keys, config: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """Put the provider keys into a config: the config, and which key is missing or ""."""
+    found: dict[str, Any] = {}
+    missing = ""
+    for name, value in config.items():
+        at = (*keys, name)
+        if isinstance(value, dict):
+            found[name], lacking = _with_keys(document, store, at, value)
+            missing = missing or lacking
+        elif _SECRET_FIELD.search(name) and value is not None:
+            if not isinstance(value, str):
+                raise document.error(
+                    at, f"must be $VARIABLE or the name of a secret file, not {_kind(value)}"
+                )
+            if _LOOKS_LIKE_A_KEY.fullmatch(value):
+                raise document.error(
+                    at,
+                    "holds what looks like a key itself",
+                    "put the key into a secret file, and its name here",
+                )
+            key, lacking = store.find(value)
+            found[name] = key or "missing"
+            missing = missing or lacking
+        else:
+            found[name] = value
+    return found, missing
+
+
+def _route(document: _Document, keys: Keys, value: object, endpoints: Mapping[str, Endpoint]) -> Route:
+    given = document.mapping(value, keys, _ROUTE, ("name", "task_type", "destinations"))
+    if given.get("routing_strategy", "TRAFFIC_SPLIT") != "TRAFFIC_SPLIT":
+        raise document.error((*keys, "routing_strategy"), "must be TRAFFIC_SPLIT")
+    shares: dict[str, int] = {}
+    for index, entry in enumerate(document.sequence(given["destinations"], (*keys, "destinations"))):
+        at: Keys = (*keys, "destinations", index)
+        destination = document.mapping(
+            entry, at, ("name", "traffic_percentage"), ("name", "traffic_percentage")
+        )
+        name, share = destination["name"], destination["traffic_percentage"]
+        if name not in endpoints:
+            raise document.error((*at, "name"), f"there is no endpoint '{name}'")
+        if endpoints[name].kind != given["task_type"]:
+            raise document.error(
+                (*at, "name"), f"'{name}' is {endpoints[name].kind}, the route another task type"
+            )
+        if type(share) is not int or not 0 <= share <= 100:
+            raise document.error((*at, "traffic_percentage"), "must be a whole number from 0 to 100")
+        shares[name] = share
+    if sum(shares.values()) != 100:
+        raise document.error((*keys, "destinations"), "the traffic percentages must sum to 100")
+    missing = next((endpoints[name].missing for name in shares if endpoints[name].missing), "")
+    where = f"{keys[0]}[{keys[1]}]"
+    return Route(str(given["name"]), given["task_type"], shares, missing, where)

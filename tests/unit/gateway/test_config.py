@@ -1,0 +1,187 @@
+"""What a `gateway.yaml` may say, and how a wrong one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import gateway
+from console import UserError
+from gateway.config import load
+from gateway.sync import wanted
+
+if TYPE_CHECKING:
+    from gateway.config import Endpoint
+
+GOOD = """\
+endpoints:
+  - name: chat
+    endpoint_type: llm/v1/chat
+    model:
+      provider: openai
+      name: gpt
+      config:
+        openai_api_key: $KEY
+        openai_api_base: http://127.0.0.1/v1
+routes:
+  - name: both
+    task_type: llm/v1/chat
+    destinations:
+      - name: chat
+        traffic_percentage: 100
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "gateway.yaml"
+    file.write_text(text)
+    return file
+
+
+def endpoint(folder: Path, text: str) -> Endpoint:
+    return load(written(folder, text), folder, {"KEY": "k"}).endpoints[0]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message", "line"),
+    [
+        ("endpoints:", "endpoint:", "endpoint: unknown key", 1),
+        ("  - name: chat\n    end", "  - end", "endpoints[0].name: is required", 2),
+        ("name: chat", "name: a b", "endpoints[0].name: may hold letters, digits", 2),
+        ("llm/v1/chat", "llm/v2/chat", "endpoints[0].endpoint_type: must be one of", 3),
+        ("openai\n", "opnai\n", "endpoints[0].model.provider: The provider 'opnai' is not supported", 5),
+        (
+            "openai_api_key: $KEY",
+            "openai_api_version: x",
+            "endpoints[0].model.config.openai_api_key: is required",
+            7,
+        ),
+        ("$KEY", "[a]", "endpoints[0].model.config.openai_api_key: must be $VARIABLE or the name of a", 8),
+        ("$KEY", "5", "endpoints[0].model.config.openai_api_key: must be $VARIABLE or the name of a", 8),
+        (
+            "http://127.0.0.1/v1",
+            "[x]",
+            "endpoints[0].model.config.openai_api_base: Input should be a valid",
+            9,
+        ),
+        ("openai_api_base", "openai_api_bse", "endpoints[0].model.config.openai_api_bse: unknown key", 9),
+        ("100", "99", "routes[0].destinations: the traffic percentages must sum to 100", 13),
+        (
+            "      - name: chat",
+            "      - name: cat",
+            "routes[0].destinations[0].name: there is no endpoint 'cat'",
+            14,
+        ),
+        ("name: both", "name: chat", "routes[0].name: 'chat' is taken", 11),
+        ("  - name: chat", "  - text\n  - name: chat", "endpoints[0]: must be a mapping, not text", 2),
+        (
+            "    model:",
+            "    limit: {calls: 1}\n    model:",
+            "endpoints[0].limit.renewal_period: is required",
+            4,
+        ),
+        (
+            "    model:",
+            "    limit: {calls: 1, renewal_period: x}\n    model:",
+            "endpoints[0].limit: Failed",
+            4,
+        ),
+    ],
+)
+def test_a_wrong_key_is_told_by_its_path_and_line(
+    tmp_path: Path, old: str, new: str, message: str, line: int
+) -> None:
+    file = written(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(UserError) as raised:
+        load(file, tmp_path, {"KEY": "k"})
+    assert raised.value.message.startswith(f"gateway.yaml: {message}")
+    assert raised.value.hints[0] == f"file: {file}, line {line}"
+
+
+def test_what_is_no_yaml_is_told_by_its_line(tmp_path: Path) -> None:
+    file = written(tmp_path, "endpoints:\n  - name: [\n")
+    with pytest.raises(UserError, match="not valid YAML") as raised:
+        load(file)
+    assert raised.value.hints[0].startswith(f"file: {file}, line ")
+
+
+def test_a_key_written_into_the_file_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    key = "sk-abcdefghijklmnopqrstuvwxyz012345"
+    with pytest.raises(UserError, match="looks like a key itself") as raised:
+        load(written(tmp_path, GOOD.replace("$KEY", key)))
+    assert key not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "endpoints:\n", "endpoints: []\n"])
+def test_a_file_without_endpoints_is_a_gateway_without_endpoints(tmp_path: Path, text: str) -> None:
+    assert load(written(tmp_path, text)).all() == []
+
+
+def test_no_file_is_a_gateway_without_endpoints(tmp_path: Path) -> None:
+    assert load(tmp_path / "gateway.yaml").all() == load(None).all() == []
+
+
+def test_keys_come_from_the_environment_else_from_a_file_without_its_line_end(tmp_path: Path) -> None:
+    file = written(tmp_path, GOOD)
+    (tmp_path / "KEY").write_text("from the file\n")
+    for environ, expected in (
+        ({"KEY": "from the environment"}, "from the environment"),
+        ({}, "from the file"),
+    ):
+        found = load(file, tmp_path, environ).endpoints[0]
+        assert (found.config["openai_api_key"], found.missing) == (expected, "")
+        assert expected not in repr(found)
+
+
+@pytest.mark.parametrize("content", [None, "\n"])
+def test_a_missing_key_concerns_its_endpoint_and_the_routes_to_it(
+    tmp_path: Path, content: str | None
+) -> None:
+    if content is not None:
+        (tmp_path / "KEY").write_text(content)
+    missing = load(written(tmp_path, GOOD), tmp_path, {}).missing()
+    assert list(missing) == ["chat", "both"]
+    assert f"secret file {tmp_path / 'KEY'}, and no variable KEY" in missing["chat"]
+
+
+def test_the_example_is_right() -> None:
+    example = Path(gateway.__file__).with_name("gateway.example.yaml")
+    found = load(example, None, {})
+    assert [one.name for one in found.all()] == ["chat", "claude", "embeddings", "default"]
+    assert [wanted(one).provider for one in found.endpoints] == ["openai", "anthropic", "openai"]
+
+
+def test_an_endpoint_is_translated_for_the_gateway_inside_the_server(tmp_path: Path) -> None:
+    want = wanted(
+        endpoint(
+            tmp_path, GOOD.replace("openai_api_base:", "openai_api_type: openai\n        openai_api_base:")
+        )
+    )
+    assert (want.secret, want.settings) == ({"api_key": "k"}, {"api_base": "http://127.0.0.1/v1"})
+    assert "'k'" not in repr(want)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "llm/v1/chat",
+            "llm/v1/completions",
+            "endpoints[0].endpoint_type: the gateway inside the tracking server",
+        ),
+        ("    model:", "    limit: {calls: 1, renewal_period: minute}\n    model:", "endpoints[0].limit: "),
+        ("      name: gpt\n", "", "endpoints[0].model.name: "),
+        ("openai\n", "cohere\n", "endpoints[0].model.provider: "),
+    ],
+)
+def test_what_cannot_be_translated_is_told(tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = GOOD.split("routes:", maxsplit=1)[0].replace(old, new, 1)
+    if "cohere" in new:
+        text = text.replace("openai_api_key", "cohere_api_key").replace(
+            "        openai_api_base: http://127.0.0.1/v1\n", ""
+        )
+    with pytest.raises(UserError) as raised:
+        wanted(endpoint(tmp_path, text))
+    assert raised.value.message.startswith(message)

@@ -1,0 +1,74 @@
+"""Reading which Python package index a machine is configured for."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from images import index
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / ".config/pip").mkdir(parents=True)
+    (tmp_path / ".config/uv").mkdir()
+    return tmp_path
+
+
+def test_the_environment_comes_before_the_users_file(home: Path) -> None:
+    (home / ".config/pip/pip.conf").write_text("[global]\nindex-url = https://file.example/simple\n")
+    assert index.configured({}, home).url == "https://file.example/simple"
+    assert (
+        index.configured({"PIP_INDEX_URL": "https://env.example/simple"}, home).url
+        == "https://env.example/simple"
+    )
+
+
+def test_uvs_own_settings_count_too(home: Path) -> None:
+    (home / ".config/uv/uv.toml").write_text(
+        '[[index]]\nurl = "https://default.example/simple"\ndefault = true\n[[index]]\nurl = "https://more.example/simple"\n'
+    )
+    found = index.configured({"UV_INDEX": "named=https://named.example/simple"}, home)
+    assert found.url == "https://default.example/simple"
+    assert found.extra == ("https://named.example/simple", "https://more.example/simple")
+
+
+def test_what_lies_on_this_machines_disk_is_left_out(home: Path) -> None:
+    found = index.configured({"PIP_EXTRA_INDEX_URL": "file:///srv/simple https://more.example/simple"}, home)
+    assert found.extra == ("https://more.example/simple",)
+
+
+def test_the_files_are_what_pip_and_uv_read(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text("certificates")
+    found = index.Index("https://a.example/simple", ("https://b.example/simple",), ("a.example",), bundle)
+    files = found.files()
+    table = tomllib.loads(files["uv.toml"].decode())
+    assert table["index-url"] == "https://a.example/simple"
+    assert table["extra-index-url"] == ["https://b.example/simple"]
+    assert "index-url = https://a.example/simple" in files["pip.conf"].decode().splitlines()
+    assert files["ca.pem"] == b"certificates"
+
+
+def test_a_machine_with_no_settings_uses_the_installers_own() -> None:
+    files = index.Index().files()
+    assert "index-url" not in files["pip.conf"].decode()
+    assert "index-url" not in tomllib.loads(files["uv.toml"].decode())
+
+
+@pytest.mark.parametrize(
+    ("url", "loopback"),
+    [
+        ("http://127.0.0.1:3141/root", True),
+        ("http://localhost/simple", True),
+        ("https://a.example/simple", False),
+        ("", False),
+    ],
+)
+def test_an_index_on_loopback_is_known(url: str, loopback: bool) -> None:
+    assert index.is_loopback(url) is loopback
