@@ -71,10 +71,10 @@ def test_any_other_location_is_strange(destination: str, uri: str) -> None:
 
 
 def test_a_schedule_comes_at_the_next_minute_that_matches() -> None:
-    now = datetime(2026, 11, 23, 3, 30, 12)  # noqa: DTZ001 - a Monday, wherever
-    assert next_time(matcher("30 3 * * *"), now) == datetime(2026, 11, 24, 3, 30)  # noqa: DTZ001
-    assert next_time(matcher("*/15 * * * *"), now) == datetime(2026, 11, 23, 3, 45)  # noqa: DTZ001
-    assert next_time(matcher("0 4 * * 0"), now) == datetime(2026, 11, 29, 4, 0)  # noqa: DTZ001
+    now = datetime(2026, 11, 23, 3, 30, 12)
+    assert next_time(matcher("30 3 * * *"), now) == datetime(2026, 11, 24, 3, 30)
+    assert next_time(matcher("*/15 * * * *"), now) == datetime(2026, 11, 23, 3, 45)
+    assert next_time(matcher("0 4 * * 0"), now) == datetime(2026, 11, 29, 4, 0)
 
 
 @pytest.mark.parametrize("cron", ["", "daily", "* * * *", "61 * * * *", "a b c d e", "0 0 0 0 0 0"])

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,9 +15,6 @@ from hypothesis import strategies as st
 from cleanup import Filters, execute, plan
 from database.connection import connect
 from tests.host.cleanup.world import dangling, engine_for, owner_ids
-
-if TYPE_CHECKING:
-    from tests.host.cleanup.conftest import World
 
 STEPS = st.lists(
     st.tuples(
@@ -46,16 +43,19 @@ class History:
     """A tracking store with a local artifact folder, driven through MLflow's own store class."""
 
     def __init__(self, empty: Path, folder: Path) -> None:
-        from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+        import mlflow.store.model_registry.sqlalchemy_store as registry_module
+        import mlflow.store.tracking.sqlalchemy_store as tracking_module
+
+        tracking: Any = tracking_module
+        registry: Any = registry_module
 
         self.folder = folder
         self.uri = f"sqlite:///{folder}/mlflow.db"
         shutil.copy(empty, folder / "mlflow.db")
         self.root = folder / "artifacts"
         self.root.mkdir()
-        self.store = SqlAlchemyStore(self.uri, str(self.root))
-        self.registry = Registry(self.uri)
+        self.store: Any = tracking.SqlAlchemyStore(self.uri, str(self.root))
+        self.registry: Any = registry.SqlAlchemyStore(self.uri)
         self.experiments = [self.store.create_experiment("first")]
         self.runs: list[str] = []
         self.models: list[str] = []
@@ -110,7 +110,7 @@ class History:
         from mlflow.entities import TraceInfo, TraceLocation, TraceState
 
         run = self.pick(self.runs, number)
-        experiment = self.pick(self.experiments, number)
+        experiment = str(self.pick(self.experiments, number))
         trace = f"tr-{self.count:032x}"
         self.store.start_trace(
             TraceInfo(

@@ -85,7 +85,7 @@ def test_deleted_things_go_and_every_row_that_has_nothing_to_do_with_them_stays(
     assert not deleted & runs
     assert not gone & set(world.rows("SELECT experiment_id FROM experiments"))
     assert dangling(world.engine) == {}
-    assert {Path(key).parts[0] for key in world.keys()} == runs
+    assert {Path(key).parts[0] for key in world.objects()} == runs
     assert before["alembic_version"] == after["alembic_version"]
     for table in ("metrics", "params", "tags", "latest_metrics", "runs"):
         assert after[table] == [row for row in before[table] if not any(run in row for run in deleted)]
