@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import resource
 import select
 import shutil
 import socket
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from console import note
-from tests.host.cleanup.world import free_port, s3_server
+from tests.host.cleanup.world import s3_server
 from tests.host.database import servers
 
 if TYPE_CHECKING:
@@ -35,8 +34,8 @@ LIVE = 200
 OBJECTS = 5
 
 RUNS = """
-INSERT INTO runs (user_id, run_uuid, name, source_type, status, start_time, lifecycle_stage, artifact_uri, experiment_id,
-                  deleted_time)
+INSERT INTO runs (user_id, run_uuid, name, source_type, status, start_time, lifecycle_stage,
+                  artifact_uri, experiment_id, deleted_time)
 SELECT 'u', md5('run' || n), 'r' || n, 'LOCAL', 'FINISHED', 1,
        CASE WHEN n <= {deleted} THEN 'deleted' ELSE 'active' END,
        '{root}/1/' || md5('run' || n) || '/artifacts', 1, CASE WHEN n <= {deleted} THEN 1 END
@@ -233,7 +232,7 @@ def line(name: str, ours: Measured, gc: Measured | None, plain: float | None = N
         )
     if plain:
         parts.append(f"limit {plain:6.2f} s = {ours.seconds / plain:4.2f} of it")
-    print("  ".join(parts), flush=True)  # noqa: T201
+    print("  ".join(parts), flush=True)
 
 
 def rows_only(bench: Bench) -> None:
@@ -263,7 +262,7 @@ def rows_only(bench: Bench) -> None:
                     bench.ours(via[0], destination, {}),
                     bench.gc(via[1], destination, {}),
                 )
-    print(f"cost a run, {large} against {small} runs: {cost[large] / cost[small]:.2f}")  # noqa: T201
+    print(f"cost a run, {large} against {small} runs: {cost[large] / cost[small]:.2f}")
 
 
 def objects(bench: Bench) -> None:
@@ -349,25 +348,35 @@ CASES: dict[str, Callable[[Bench], None]] = {
 }
 
 
-def main() -> None:
-    """Run the benchmarks."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.cleanup", description=__doc__.partition("\n")[0]
-    )
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the full size (default: 1.0)")
-    parser.add_argument("--only", default=",".join(CASES), help=f"some of {','.join(CASES)}")
-    arguments = parser.parse_args()
+def run(scale: float = 1.0, only: str = ",".join(CASES)) -> None:
+    """Run the benchmarks; each prints a line.
+
+    Args:
+        scale: share of the full size.
+        only: names out of `CASES`, with commas.
+    """
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     with tempfile.TemporaryDirectory(prefix="bench-cleanup-") as folder, servers.postgres() as server:
-        bench = Bench(server, Path(folder), arguments.scale)
+        bench = Bench(server, Path(folder), scale)
         uri = server.create("empty")
         note("creating the schema")
         subprocess.run(
             [sys.executable, "-m", "mlflow", "db", "upgrade", uri], check=True, capture_output=True, cwd=ROOT
         )
         server.sql("DELETE FROM experiments", "empty")
-        for name in arguments.only.split(","):
+        for name in only.split(","):
             CASES[name](bench)
+
+
+def main() -> None:
+    """Read the command line and run the benchmarks."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.cleanup", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the full size (default: 1.0)")
+    parser.add_argument("--only", default=",".join(CASES), help=f"some of {','.join(CASES)}")
+    arguments = parser.parse_args()
+    run(arguments.scale, arguments.only)
 
 
 if __name__ == "__main__":

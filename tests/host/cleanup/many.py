@@ -59,7 +59,7 @@ def broken(world: World, ids: list[str]) -> list[str]:
     params: dict[str, int] = {}
     for run in world.rows("SELECT run_uuid FROM params"):
         params[run] = params.get(run, 0) + 1
-    files = {part for key in world.keys() for part in key.split("/")}
+    files = {part for key in world.objects() for part in key.split("/")}
     return [
         run
         for run in ids

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def unchanged(world: World, keys: set[str], runs: set[str]) -> None:
-    assert world.keys() == keys
+    assert world.objects() == keys
     assert world.runs() == runs
     world.assert_whole()
 
@@ -45,7 +45,7 @@ def unchanged(world: World, keys: set[str], runs: set[str]) -> None:
 def test_bad_input_gets_a_message_and_changes_nothing(
     local_world: World, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keys, runs = local_world.keys(), local_world.runs()
+    keys, runs = local_world.objects(), local_world.runs()
     local_world.cleanup("--yes", *flags, code=1)
     error = capsys.readouterr().err
     assert "error: " in error
@@ -57,7 +57,7 @@ def test_bad_input_gets_a_message_and_changes_nothing(
 def test_one_live_id_among_deleted_ones_stops_everything(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keys, runs = world.keys(), world.runs()
+    keys, runs = world.objects(), world.runs()
     ids = f"{world.ids['plain-deleted']},{world.ids['parent']}"
     world.cleanup("--yes", f"--run-ids={ids}", code=1)
     assert "is not deleted" in capsys.readouterr().err
@@ -65,7 +65,7 @@ def test_one_live_id_among_deleted_ones_stops_everything(
 
 
 def test_without_a_terminal_and_without_yes_nothing_changes(world: World) -> None:
-    keys, runs = world.keys(), world.runs()
+    keys, runs = world.objects(), world.runs()
     assert world.cleanup()["dry_run"]
     unchanged(world, keys, runs)
 
@@ -86,7 +86,7 @@ def test_a_role_that_may_only_read_is_told_so_and_no_object_is_deleted(
     s3_world: World, postgres: Postgres, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = s3_world.uri.rpartition("/")[2]
-    keys, runs = s3_world.keys(), s3_world.runs()
+    keys, runs = s3_world.objects(), s3_world.runs()
     role = f"reader_{name}"
     postgres.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'reader'; GRANT pg_read_all_data TO {role}", name)
     uri = f"postgresql+psycopg2://{role}:reader@127.0.0.1:{postgres.port}/{name}"
@@ -110,7 +110,7 @@ def test_experiment_ids_delete_exactly_those_experiments_with_what_is_in_them(wo
     world.cleanup("--yes", f"--experiment-ids={world.ids['gone']}")
     assert world.runs() == before - {"gone-run", "gone-child"}
     assert int(world.ids["gone"]) not in world.rows("SELECT experiment_id FROM experiments")
-    assert not any(key.split("/")[-4:] and f"/{world.ids['gone']}/" in f"/{key}" for key in world.keys())
+    assert not any(key.split("/")[-4:] and f"/{world.ids['gone']}/" in f"/{key}" for key in world.objects())
     world.assert_whole()
 
 
@@ -143,14 +143,14 @@ def test_a_restored_run_keeps_its_deleted_experiment_and_is_reported(world: Worl
 
 def test_what_a_registered_version_needs_stays_unless_forced(world: World) -> None:
     model = world.ids["model-registered"]
-    needed = {key for key in world.keys() if model in key or world.ids["registered-run"] in key}
+    needed = {key for key in world.objects() if model in key or world.ids["registered-run"] in key}
     world.cleanup("--yes")
-    assert needed <= world.keys()
+    assert needed <= world.objects()
     assert model in world.rows("SELECT model_id FROM logged_models")
     answer = world.cleanup("--yes", "--force-registered")
     assert answer["deleted"]["runs"] == 2
     assert answer["deleted"]["logged_models"] == 1
-    assert not needed & world.keys()
+    assert not needed & world.objects()
     assert dangling(world.engine) == {}
 
 
@@ -180,7 +180,7 @@ def test_nothing_is_deleted_from_a_strange_artifact_location(local_world: World)
     for path in (outside, sibling):
         path.parent.mkdir(parents=True)
         path.write_text("keep")
-    before = world.keys()
+    before = world.objects()
     for template in STRANGE:
         uri = template.format(destination=world.destination, run=run, other=other)
         world.sql("UPDATE runs SET artifact_uri = :uri WHERE run_uuid = :run", uri=uri, run=run)
@@ -190,7 +190,7 @@ def test_nothing_is_deleted_from_a_strange_artifact_location(local_world: World)
     assert outside.exists()
     assert sibling.exists()
     gone = {world.ids[name] for name in PURGED_RUNS - {"plain-deleted"}}
-    assert {key for key in before - world.keys() if not gone & set(key.split("/"))} == set()
+    assert {key for key in before - world.objects() if not gone & set(key.split("/"))} == set()
     world.assert_whole()
 
 
@@ -207,11 +207,11 @@ def test_a_location_behind_a_symbolic_link_is_not_followed(local_world: World, t
 def test_a_reference_that_nobody_knows_stops_the_plan(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keys, runs = world.keys(), world.runs()
+    keys, runs = world.objects(), world.runs()
     world.sql("CREATE TABLE notes (id INTEGER PRIMARY KEY, run_uuid VARCHAR(32))")
     world.cleanup("--yes", code=1)
     assert "notes.run_uuid" in capsys.readouterr().err
-    assert world.keys() == keys
+    assert world.objects() == keys
     assert world.runs() == runs
     world.cleanup("--yes", "--ignore-reference=notes.run_uuid")
     assert world.runs() < runs
@@ -303,7 +303,7 @@ def test_what_mlflow_gc_left_behind_is_found(world: World) -> None:
     argv += ["--all-workspaces"] if world.workspaces != [None] else []
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, cwd=ROOT)
     left = dangling(world.engine)
-    print("mlflow gc left behind:", left, done.stdout[-500:], done.stderr[-500:])  # noqa: T201
+    print("mlflow gc left behind:", left, done.stdout[-500:], done.stderr[-500:])
     assert left
     world.cleanup("--yes", "--orphan-grace=0m")
     assert dangling(world.engine) == {}
