@@ -97,7 +97,7 @@ class LocalStore(Store):
                 return None
             except OSError as error:
                 raise StoreError(f"cannot read {source}: {error.strerror}") from error
-            with open(descriptor, "rb", buffering=0) as file, target.open("wb") as copy:  # noqa: PTH123 - a descriptor
+            with os.fdopen(descriptor, "rb", buffering=0) as file, target.open("wb") as copy:
                 before = os.fstat(descriptor)
                 fetched = copy_hashed(chunks(file), copy)
                 after = os.fstat(descriptor)

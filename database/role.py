@@ -1,7 +1,7 @@
 """``python -m database.role``: make sure that MLflow's own PostgreSQL role is there and owns its database.
 
-Idempotent; run again after a rotation it sets the new password. The role is no superuser and may create nothing
-beside its own database.
+Idempotent; run again during a rotation it sets the new passwords, the superuser's too: that one's previous password
+lets it in until then. The role is no superuser and may create nothing beside its own database.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 from console import UserError, note, user_errors
 
@@ -16,7 +17,7 @@ STARTING_UP = 60.0  # seconds; a server that has just been started refuses conne
 
 
 def ensure(
-    host: str, port: int, database: str, role: str, *, owner: str, owner_password: str, password: str
+    host: str, port: int, database: str, role: str, *, owner: str, owner_passwords: list[str], password: str
 ) -> None:
     """Create the role, or set its password, and give it the database.
 
@@ -26,7 +27,7 @@ def ensure(
         database: the database that the role shall own; made if it is missing.
         role: MLflow's role.
         owner: the superuser.
-        owner_password: the superuser's password.
+        owner_passwords: the superuser's password; after it one that it replaces, if there is one.
         password: the role's password.
 
     Raises:
@@ -35,11 +36,15 @@ def ensure(
     import psycopg2
     from psycopg2 import sql
 
-    connection = _connect(host, port, owner, owner_password)
+    connection, used = _connect(host, port, owner, owner_passwords)
     connection.autocommit = True
     name, base = sql.Identifier(role), sql.Identifier(database)
     try:
         with connection.cursor() as cursor:
+            if used != owner_passwords[0]:
+                change = sql.SQL("ALTER ROLE {} PASSWORD {}")
+                cursor.execute(change.format(sql.Identifier(owner), sql.Literal(owner_passwords[0])))
+                note(f"the superuser '{owner}' has a new password")
             cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))
             verb = "ALTER" if cursor.fetchone() else "CREATE"
             options = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD"
@@ -61,18 +66,25 @@ def ensure(
     note(f"the role '{role}' owns the database '{database}'")
 
 
-def _connect(host: str, port: int, owner: str, password: str):  # type: ignore[no-untyped-def] # noqa: ANN202
+def _connect(host: str, port: int, owner: str, passwords: list[str]) -> tuple[Any, str]:
+    """A connection, and the password that opened it: the first that the server takes."""
     import psycopg2
 
     deadline = time.monotonic() + STARTING_UP
+    left = [*passwords]
     while True:
         try:
-            return psycopg2.connect(
-                host=host, port=port, user=owner, password=password, dbname="postgres", connect_timeout=5
+            connection = psycopg2.connect(
+                host=host, port=port, user=owner, password=left[0], dbname="postgres", connect_timeout=5
             )
+            return connection, left[0]
         except psycopg2.OperationalError as error:
             reason = str(error).strip()
-            if "password" in reason or time.monotonic() > deadline:
+            refused = "password" in reason
+            if refused and len(left) > 1:
+                del left[0]
+                continue
+            if refused or time.monotonic() > deadline:
                 raise UserError(
                     f"PostgreSQL at {host}, port {port}, does not let its superuser in: {reason}",
                     "its password is set when the data is made; the secret's file must still be the same one",
@@ -89,15 +101,17 @@ def main() -> None:
     parser.add_argument("--role", default="mlflow")
     parser.add_argument("--owner", default="postgres")
     parser.add_argument("--owner-password-file", type=Path, required=True)
+    parser.add_argument("--previous-owner-password-file", type=Path, help="empty but for a rotation")
     parser.add_argument("--password-file", type=Path, required=True)
     given = parser.parse_args()
+    files = [file for file in (given.owner_password_file, given.previous_owner_password_file) if file]
     ensure(
         given.host,
         given.port,
         given.database,
         given.role,
         owner=given.owner,
-        owner_password=given.owner_password_file.read_text().strip(),
+        owner_passwords=[password for file in files if (password := file.read_text().strip())],
         password=given.password_file.read_text().strip(),
     )
 

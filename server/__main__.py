@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from console import user_errors
 from server import environment
-from server.environment import START_LOCK, truth
+from server.environment import PREVIOUS_PASSPHRASE, START_LOCK, truth
 from server.serve import check_port, serve
 
 if TYPE_CHECKING:
@@ -27,11 +29,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = environment.arguments(argv, os.environ)
     check_port(given.host, given.port)
     environment.apply(given)
+    if (previous := os.environ.get(PREVIOUS_PASSPHRASE)) and Path(previous).read_text():
+        # In a process of its own: this one, which may only watch its workers, stays free of mlflow.
+        subprocess.run([sys.executable, "-m", "server.rekey", given.backend_store_uri, previous], check=True)
     if given.expose_prometheus:
         _empty_metrics(Path(given.expose_prometheus))
     with ExitStack() as stack:
         if truth(os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"]):
-            from server.jobs import job_runner  # noqa: PLC0415
+            from server.jobs import job_runner
 
             stack.enter_context(job_runner(given))
         if given.workers > 1:

@@ -20,6 +20,9 @@ DEFAULTS = {
 # "true" lets clients fetch artifacts from the object store itself, at presigned addresses.
 PRESIGNED = "MLFLOW_STACKS_PRESIGNED"
 
+# A file with the gateway's passphrase before a rotation; empty, or not named, when there is none.
+PREVIOUS_PASSPHRASE = "MLFLOW_STACKS_PREVIOUS_PASSPHRASE_FILE"  # noqa: S105 (the variable's name)
+
 # A file that workers lock while they open the store, so that only one creates the schema of a new database.
 START_LOCK = "_MLFLOW_STACKS_START_LOCK"
 

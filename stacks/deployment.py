@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stacks.catalogue import Stack
 
 RECORD = "stack.json"
+ROTATION = Path("secrets/rotation")  # new secrets that are not everywhere in use yet (stacks.rotation)
 SYSTEM_STATE = Path("/var/lib/mlflow-stacks")
 
 
@@ -43,7 +44,7 @@ class Deployment:
         python: the interpreter that the host engine runs.
         images: image reference by image name (compose engine).
         given_secrets: secrets that the user gave through settings, by name of the secret.
-        generation: how often the secrets were rotated.
+        generation: how often the secrets were rotated; counts one that was begun.
         system: whether root runs it.
         gateway_digest: changes whenever gateway.yaml or a provider key does.
     """
@@ -186,11 +187,16 @@ def open_deployment(
         given_secrets=given_secrets,
         system=os.geteuid() == 0,
     )
-    deployment = replace(deployment, generation=deployment.record().get("generation", 0))
+    deployment = replace(deployment, generation=_generation(deployment))
     if recorded and (known := deployment.record().get("settings")) is not None:
         last = settings.load({**stack.settings, **known}, surroundings=False)
         deployment = replace(deployment, settings=last)
     return deployment
+
+
+def _generation(deployment: Deployment) -> int:
+    begun = deployment.state / ROTATION / "generation"
+    return int(begun.read_text()) if begun.exists() else int(deployment.record().get("generation", 0))
 
 
 def _without_secrets(merged: Settings) -> tuple[Settings, dict[str, str]]:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from console import UserError, confirm, note
-from stacks import engines, gateway_files
+from stacks import engines, gateway_files, rotation
 from stacks.deployment import open_deployment
 from stacks.engines.compose import with_references
 from stacks.render import render as render_files
@@ -43,6 +43,7 @@ def up(stack: str, *, engine: str, overrides: list[str], timeout: float) -> dict
             chosen.up(timeout=timeout)
         except KeyboardInterrupt:
             raise _interrupted(chosen, ran_before=ran_before) from None
+        rotation.finish(deployment, chosen.name)
         return {**describe(chosen), "seconds": round(time.monotonic() - started, 1)}
 
 

@@ -38,6 +38,14 @@ def up(answer: dict[str, Any], *, as_json: bool) -> None:
     _print_urls(answer)
 
 
+def rotated(answer: dict[str, Any] | None, *, as_json: bool) -> None:
+    """Which secrets are new; nothing after a no."""
+    if answer and as_json:
+        emit_json(answer)
+    elif answer:
+        note(f"new in stack '{answer['stack']}' after {answer['seconds']} s: {', '.join(answer['rotated'])}")
+
+
 def status(answer: dict[str, Any], *, as_json: bool) -> None:
     """How each service is, and what the data takes."""
     if as_json:

@@ -11,7 +11,7 @@ import secrets as random
 from typing import TYPE_CHECKING
 
 from console import UserError
-from stacks.deployment import make_private_dir
+from stacks.deployment import ROTATION, make_private_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,6 +29,8 @@ GENERATED: dict[str, Callable[[], str]] = {
     "object-store-secret": lambda: random.token_hex(24),
     "gateway-passphrase": lambda: random.token_hex(32),
 }
+# While a rotation is under way, the value before it, by which the stores are brought to the new one; else empty.
+PREVIOUS = {f"{name}-previous": name for name in ("postgres-password", "gateway-passphrase")}
 # Written anew from those at each `up`, in the form that a program reads.
 DERIVED: dict[str, Callable[[dict[str, str]], str]] = {
     # PostgreSQL manual, 32.16 The Password File
@@ -63,27 +65,31 @@ def folder(deployment: Deployment) -> Path:
 def ensure(deployment: Deployment, wanted: Iterable[str], *, engine: str) -> None:
     """Make the secrets that a deployment's services name, once, and write what is derived from them.
 
+    Where a rotation is under way, the new values take the place of those before.
+
     Args:
         deployment: whose secrets.
-        wanted: names of `GENERATED` and `DERIVED`.
+        wanted: names of `GENERATED`, `PREVIOUS` and `DERIVED`.
         engine: decides the mode of the files.
 
     Raises:
         UserError: a secret is gone that the stack's data depends on, or a file cannot be written.
     """
-    wanted = set(wanted) & (GENERATED.keys() | DERIVED.keys())
+    wanted = set(wanted) & (GENERATED.keys() | PREVIOUS.keys() | DERIVED.keys())
     if not wanted:
         return
     make_private_dir(folder(deployment))
-    given = deployment.given_secrets
-    names = {source for name in wanted for source in SOURCES.get(name, (name,))}
+    given, rotated = deployment.given_secrets, rotation(deployment)
+    names = {source for name in wanted for source in SOURCES.get(name, (name,))} - PREVIOUS.keys()
+    for name in sorted(wanted & PREVIOUS.keys()):
+        _keep_previous(folder(deployment) / name, rotated.get(PREVIOUS[name], ""), engine)
     known = {}
     for name in sorted(names):
         path = folder(deployment) / name
         if name in given:
             known[name] = given[name]
         elif path.exists():
-            known[name] = path.read_text()
+            known[name] = rotated.get(name) or path.read_text()
         elif deployment.record():
             raise UserError(
                 f"the secret '{name}' of stack '{deployment.name}' is gone, and its data depends on it",
@@ -97,6 +103,23 @@ def ensure(deployment: Deployment, wanted: Iterable[str], *, engine: str) -> Non
         write(folder(deployment) / name, DERIVED[name](known), engine)
 
 
+def rotation(deployment: Deployment) -> dict[str, str]:
+    """The new values of a rotation that was begun and has not ended, by the secret's name; else empty."""
+    begun = deployment.state / ROTATION
+    if not begun.is_dir():
+        return {}
+    return {file.name: file.read_text() for file in begun.iterdir() if file.name in GENERATED}
+
+
+def _keep_previous(path: Path, new: str, engine: str) -> None:
+    """Before a secret is replaced, write its value beside it; without a rotation, nothing."""
+    current = path.with_name(PREVIOUS[path.name])
+    if not new:
+        write(path, "", engine)
+    elif current.exists() and (before := current.read_text()) != new:
+        write(path, before, engine)
+
+
 def write(path: Path, text: str, engine: str) -> None:
     """Replace a secret's file in one step; on Compose a container's user may read it (see above)."""
     mode = 0o444 if engine == "compose" else 0o400
@@ -107,5 +130,7 @@ def write(path: Path, text: str, engine: str) -> None:
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     fresh.chmod(mode)
     fresh.replace(path)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from console import UserError
+from console import UserError, note
 from stacks import gateway_files, secrets
 from stacks.deployment import RECORD, write_private
 from stacks.render import FRAMES, secrets_named
 from stacks.services import SERVICES, probe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from stacks.deployment import Deployment
+
+RESTART_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,25 @@ class Engine(ABC):
             return dict(json.loads(self.capture(["-m", "server.stores"])))
         except (UserError, json.JSONDecodeError):
             return {}
+
+    @contextmanager
+    def without_server(self) -> Iterator[None]:
+        """Stop the tracking server for as long as the block lasts, then bring the stack up again.
+
+        Raises:
+            UserError: the stack does not come up again.
+        """
+        note("stopping the tracking server")
+        self.stop("mlflow")
+        try:
+            yield
+        finally:
+            note("bringing the stack up again")
+            self.up(timeout=RESTART_SECONDS)
+
+    @abstractmethod
+    def stop(self, service: str) -> None:
+        """Stop one service; the next `up` starts it again."""
 
     def probed(self, name: str, *, state: str, **facts: Any) -> ServiceStatus:
         """The status of a running service, its health asked at its published address."""

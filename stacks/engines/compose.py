@@ -81,6 +81,10 @@ class ComposeEngine(Engine):
         if volumes:
             self.forget()
 
+    def stop(self, service: str) -> None:
+        """See `Engine.stop`."""
+        subprocess.run(self._compose("stop", service), capture_output=True, check=False)
+
     def services(self) -> list[ServiceStatus]:
         """See `Engine.services`."""
         containers = self._containers()
@@ -175,7 +179,7 @@ class ComposeEngine(Engine):
         for name in self.deployment.services:
             setting = SERVICES[name].port
             if setting and (port := setting(self.deployment.settings)) not in held:
-                check_port_is_free(self.deployment.settings.host, port)
+                check_port_is_free(self.deployment.settings.host, port, self.deployment)
 
     def _containers(self) -> dict[str, Any]:
         """What ``docker compose ps`` says of each service's container; empty before the first `up`."""

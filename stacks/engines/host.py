@@ -88,6 +88,12 @@ class HostEngine(Engine):
                 shutil.rmtree(folder, ignore_errors=True)
             self.forget()
 
+    def stop(self, service: str) -> None:
+        """See `Engine.stop`."""
+        if self._pid() is not None:
+            with suppress(xmlrpc.client.Fault):  # it does not run
+                self._rpc().stopProcess(service)
+
     def services(self) -> list[ServiceStatus]:
         """See `Engine.services`."""
         if self._pid() is None:
@@ -131,18 +137,23 @@ class HostEngine(Engine):
         return {**_clean_environment(), **process_environment(self.deployment)}
 
     def _check_ports(self) -> None:
-        """Find a taken port before anything is started; our own processes may hold theirs."""
-        for name in self.deployment.services:
-            service, settings = SERVICES[name], self.deployment.settings
-            if self._pid() is not None and self._running(name):
-                continue
-            if service.port:
-                check_port_is_free(settings.host, service.port(settings))
-            if service.local_port:
-                check_port_is_free("127.0.0.1", service.local_port(settings))
+        """Find a taken port before anything is started; what runs already may keep its own."""
+        held = self._held()
+        settings = self.deployment.settings
+        for service in map(SERVICES.__getitem__, self.deployment.services):
+            for host, port in ((settings.host, service.port), ("127.0.0.1", service.local_port)):
+                if port and port(settings) not in held:
+                    check_port_is_free(host, port(settings), self.deployment)
 
-    def _running(self, name: str) -> bool:
-        return any(info["name"] == name and info["pid"] for info in self._rpc().getAllProcessInfo())
+    def _held(self) -> set[int]:
+        """The ports that processes of this deployment listen on."""
+        pid = self._pid()
+        family = [] if pid is None else psutil.Process(pid).children(recursive=True)
+        found = set()
+        for process in family:
+            with suppress(psutil.Error):
+                found |= {c.laddr.port for c in process.net_connections("tcp") if c.laddr}
+        return found
 
     def _start_supervisord(self, deadline: float) -> None:
         self.deployment.socket.unlink(missing_ok=True)
