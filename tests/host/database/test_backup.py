@@ -21,6 +21,7 @@ from database.restore import restore
 from database.schema import prepare
 from tests.databases.content import read
 from tests.host.database import old
+from tests.host.database.servers import BINARIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -295,3 +296,19 @@ def test_an_ordinary_role_that_owns_its_database_is_enough(
     foreign = back_up(old_database("3.15.1", "postgresql"), tmp_path / "sets")  # tables of another owner
     assert restore(uri, foreign.path).schema.state == "behind"
     assert migrate(uri, tmp_path / "sets").after.state == "current"
+
+
+def test_the_programs_may_run_where_the_server_is(
+    old_database: Callable[[str, str], str], postgres: Postgres, tmp_path: Path
+) -> None:
+    uri = old_database("3.15.1", "postgresql")
+    command = f"env PATH={BINARIES} PGHOST=127.0.0.1 PGPORT={postgres.port}"  # as `docker compose exec` would
+    before = postgres.dump(uri.rpartition("/")[2])
+    one = back_up(uri, tmp_path / "sets", pg_command=command)
+    restore(uri, one.path, pg_command=command)
+    assert postgres.dump(uri.rpartition("/")[2]) == before
+    with pytest.raises(UserError, match="pg_dump failed"):
+        back_up(uri, tmp_path / "other", pg_command=f"{command.replace(str(postgres.port), '1')}")
+    with pytest.raises(UserError, match="cannot run no-such-program"):
+        back_up(uri, tmp_path / "other", pg_command="no-such-program")
+    assert sets.list_sets(tmp_path / "other") == ([], [])
