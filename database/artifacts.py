@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote
+
+from sqlalchemy import inspect, text
 
 from artifacts import StoreError, open_store
 from artifacts.base import is_safe_key
@@ -24,6 +27,8 @@ from database.sets import Entry, entries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from sqlalchemy import Engine
 
     from artifacts import Store, StoredObject
     from database.sets import BackupSet
@@ -65,6 +70,37 @@ def _in_parallel(threads: int, work: Callable[[Item], Answer], items: Iterable[I
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def outside(engine: Engine, destination: str) -> list[str]:
+    """Return the artifact locations of experiments that lie outside an artifact destination.
+
+    ``mlflow-artifacts:`` locations are below the destination of the server that answers for them. A path is
+    outside when the experiment was made without a server, or with another destination.
+    """
+    if not inspect(engine).has_table("experiments"):
+        return []
+    query = text("SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location IS NOT NULL")
+    with engine.connect() as connection:
+        found = connection.execute(query).scalars().all()
+    root = destination.removeprefix("file://").rstrip("/") + "/"
+    return sorted(
+        location
+        for location in found
+        if not location.startswith("mlflow-artifacts:")
+        and not unquote(location.removeprefix("file://")).startswith(root)
+    )
+
+
+def warn_outside(engine: Engine, destination: str, what: str) -> int:
+    """Say which experiments have their artifacts outside a destination; returns how many locations."""
+    with _store_errors():
+        elsewhere = outside(engine, open_store(destination).uri)
+    if elsewhere:
+        shown = ", ".join(redact(location) for location in elsewhere[:3])
+        more = f" and {len(elsewhere) - 3} more" if len(elsewhere) > 3 else ""
+        note(f"artifacts outside {redact(destination)} {what}: {shown}{more}")
+    return len(elsewhere)
 
 
 def save_artifacts(destination: str, folder: Path, earlier: Sequence[BackupSet]) -> dict[str, Any]:

@@ -88,9 +88,10 @@ def write_set(
             database = _database_part(engine, folder, earlier[-1] if earlier else None, pg_command, source)
             artifacts = None
             if destination is not None:
-                from database.artifacts import save_artifacts
+                from database.artifacts import save_artifacts, warn_outside
 
-                artifacts = save_artifacts(destination, folder, earlier)
+                left = warn_outside(engine, destination, "are not in this backup")
+                artifacts = {**save_artifacts(destination, folder, earlier), "locations_outside": left}
             manifest = {
                 "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "purpose": purpose,

@@ -146,13 +146,14 @@ def restore(
             sets.verify(one)
             artifacts = None
             if destination is not None and one.artifacts:
-                from database.artifacts import Restore
+                from database.artifacts import Restore, warn_outside
 
                 objects = Restore(destination, one)
                 objects.add_missing()
                 lock.check()
                 expected = load_set(engine, one, pg_command=pg_command)
                 artifacts = objects.replace_different()
+                warn_outside(engine, destination, "are named by the database and were not restored")
             else:
                 expected = load_set(engine, one, pg_command=pg_command)
             keys = _restore_keys(one, keys_to) if keys_to else []

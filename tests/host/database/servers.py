@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -116,6 +117,6 @@ def postgres() -> Iterator[Postgres]:
             time.sleep(0.1)
         yield server
     finally:
-        process.send_signal(2)  # fast shutdown
+        process.send_signal(signal.SIGQUIT)  # at once: nobody reads this data again
         process.wait(60)
         shutil.rmtree(folder, ignore_errors=True)

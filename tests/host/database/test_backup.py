@@ -312,3 +312,21 @@ def test_the_programs_may_run_where_the_server_is(
     with pytest.raises(UserError, match="cannot run no-such-program"):
         back_up(uri, tmp_path / "other", pg_command="no-such-program")
     assert sets.list_sets(tmp_path / "other") == ([], [])
+
+
+def test_artifacts_outside_the_destination_are_named(
+    new_uri: Callable[[str], str], artifacts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow import MlflowClient
+
+    uri = new_uri("sqlite")
+    prepare(uri)
+    client = MlflowClient(uri)
+    client.create_experiment("served", "mlflow-artifacts:/7")
+    client.create_experiment("inside", (artifacts / "with space").as_uri())
+    client.create_experiment("outside", "file:///somewhere/else/8")
+    with connect(uri).begin() as connection:
+        connection.exec_driver_sql("DELETE FROM experiments WHERE name = 'Default'")
+    one = back_up(uri, tmp_path / "sets", destination=str(artifacts))
+    assert one.manifest["artifacts"]["locations_outside"] == 1
+    assert "are not in this backup: file:///somewhere/else/8\n" in capsys.readouterr().err
