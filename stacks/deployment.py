@@ -22,7 +22,7 @@ from stacks.services import SERVICES
 from stacks.settings import ROOT, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from stacks.catalogue import Stack
 
@@ -120,14 +120,17 @@ class Deployment:
                 f"write it anew: invoke up --stack={self.name}",
             ) from None
 
-    def remember(self, engine: str) -> None:
-        """Write the record: the engine, and every setting that differs from its default (secrets excepted)."""
+    def remember(self, engine: str, *, secrets: Iterable[str]) -> None:
+        """Write the record: the engine, the names of the secrets that were made so far, and every setting that
+        differs from its default (secrets excepted).
+        """
         record = {
             "stack": self.name,
             "engine": engine,
             "project": self.project,
             "generation": self.generation,
             "images": self.images or {},
+            "secrets": sorted({*secrets, *self.record().get("secrets", [])}),
             "settings": self.settings.model_dump(
                 mode="json", exclude_defaults=True, exclude={"s3_access_key", "s3_secret_key"}
             ),

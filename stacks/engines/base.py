@@ -31,7 +31,6 @@ class ServiceStatus:
         url: where a person opens it.
         version: what it says of its version.
         uptime: seconds since it started.
-        memory: bytes, shared pages counted once where the system tells (PSS).
         detail: why it is not healthy, in the engine's words.
     """
 
@@ -41,7 +40,6 @@ class ServiceStatus:
     url: str | None = None
     version: str | None = None
     uptime: float | None = None
-    memory: int | None = None
     detail: str | None = None
 
     @property
@@ -87,6 +85,10 @@ class Engine(ABC):
         """Every service of the stack, in start order."""
 
     @abstractmethod
+    def memory(self) -> dict[str, int]:
+        """Bytes of memory by running service, shared pages counted once where the system tells (PSS)."""
+
+    @abstractmethod
     def logs(self, *, service: str | None, follow: bool, tail: int) -> None:
         """Write the last `tail` log lines of one service or all to standard output."""
 
@@ -120,11 +122,11 @@ class Engine(ABC):
         Raises:
             UserError: a secret is gone, or a file cannot be written.
         """
-        secrets.ensure(self.deployment, secrets_named(files), engine=self.name)
+        made = secrets.ensure(self.deployment, secrets_named(files), engine=self.name)
         gateway_files.write(self.deployment, engine=self.name)
         for path, text in files.items():
             write_private(self.deployment.state / path, text)
-        self.deployment.remember(self.name)
+        self.deployment.remember(self.name, secrets=made)
 
     def forget(self) -> None:
         """Remove what the state directory holds beside data and logs: rendered files, secrets, the record."""
