@@ -213,7 +213,7 @@ def _without_secrets(merged: Settings) -> tuple[Settings, dict[str, str]]:
                 "for example: postgresql+psycopg2://USER:PASSWORD@HOST:5432/DATABASE",
             )
         found["database-password"] = uri.password or ""
-        uri = uri.set(password=None)
+        uri = uri._replace(password=None)  # URL.set takes None for "as it was"
         return merged.model_copy(update={**blank, "database": str(uri)}), {
             k: v for k, v in found.items() if v
         }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from stacks.deployment import Deployment
 
+FOLDER = "gateway"  # a folder is mounted, not the file: a container sees a file that was replaced in it
 EMPTY = "# There is no gateway.yaml yet; gateway/gateway.example.yaml shows one.\nendpoints: []\n"
 
 
@@ -42,11 +43,11 @@ def write(deployment: Deployment, *, engine: str) -> None:
     """Put gateway.yaml and the keys where the engine's processes read them."""
     if _has_gateway(deployment):
         config, keys = _sources(deployment)
-        path = deployment.state / "gateway.yaml"
-        write_private(path, _text(config))
-        path.chmod(
-            0o444 if engine == "compose" else 0o400
-        )  # a container's user reads it; the folder is closed
+        folder = deployment.state / FOLDER
+        write_private(folder / "gateway.yaml", _text(config))
+        if engine == "compose":  # a container's user reads it through its mount; the folder above is closed
+            folder.chmod(0o755)
+            (folder / "gateway.yaml").chmod(0o444)
         secrets.copy_gateway_keys(deployment, keys, engine=engine)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import secrets as random
-import shutil
 from typing import TYPE_CHECKING
 
 from console import UserError
@@ -112,13 +111,14 @@ def copy_gateway_keys(deployment: Deployment, source: Path, *, engine: str) -> N
         engine: decides the mode of the files.
     """
     target = folder(deployment) / GATEWAY_KEYS
-    make_private_dir(folder(deployment))
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(mode=0o755)  # below a closed folder; a container's user enters it through its mount
-    target.chmod(0o755)
-    for file in sorted(source.iterdir()) if source.is_dir() else ():
-        if file.is_file():
-            _write(target / file.name, file.read_text(), engine)
+    make_private_dir(target)
+    if engine == "compose":  # below a closed folder; a container's user enters it through its mount
+        target.chmod(0o755)
+    keys = {file.name: file for file in source.iterdir() if file.is_file()} if source.is_dir() else {}
+    for stale in {file.name for file in target.iterdir()} - keys.keys():
+        (target / stale).unlink()
+    for name, file in keys.items():
+        _write(target / name, file.read_text(), engine)
 
 
 def _write(path: Path, text: str, engine: str) -> None:

@@ -227,7 +227,7 @@ def secret_values(stack: StackUnderTest) -> dict[str, str]:
 def no_secret_in(stack: StackUnderTest, places: dict[str, str]) -> None:
     """No text holds a secret's value; a failure names the place and the file, and shows neither."""
     secrets = secret_values(stack)
-    assert len(secrets) >= 7
+    assert len(secrets) >= 3
     assert [(place, name) for place, text in places.items() for name, value in secrets.items() if value in text] == []
 
 
@@ -352,4 +352,3 @@ def gateway_answers(base_url: str) -> None:
     events = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
     deltas = [json.loads(event)["choices"][0]["delta"] for event in events if event != "[DONE]"]
     assert "".join(delta.get("content") or "" for delta in deltas) == text
-    assert events[-1] == "[DONE]"

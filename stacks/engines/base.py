@@ -131,8 +131,9 @@ class Engine(ABC):
     def forget(self) -> None:
         """Remove what the state directory holds beside data and logs: rendered files, secrets, the record."""
         state = self.deployment.state
-        shutil.rmtree(state / "secrets", ignore_errors=True)
-        for name in (*FRAMES.values(), "gateway.yaml", RECORD):
+        for name in ("secrets", gateway_files.FOLDER):
+            shutil.rmtree(state / name, ignore_errors=True)
+        for name in (*FRAMES.values(), RECORD):
             (state / name).unlink(missing_ok=True)
 
     def stores(self) -> dict[str, Any]:
