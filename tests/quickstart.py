@@ -68,7 +68,9 @@ class Inside(ABC):
 
 def run_python(command: list[str], code: str, env: dict[str, str] | None = None) -> str:
     """Run a program that reads Python from its standard input; a failure fails with what it said."""
-    done = subprocess.run(command, input=code, env=env, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        command, input=code, env=env, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -110,7 +112,8 @@ def big_artifact(stack: StackUnderTest, folder: Path, *, megabytes: int = 300) -
 def model_is_in_both_stores(inside: Inside, told: story.Told) -> None:
     """A logged model's row is in PostgreSQL and its files are in the bucket."""
     rows = inside.sql(
-        "SELECT model_id, artifact_location, status FROM logged_models WHERE source_run_id = '%s'" % told.parent
+        "SELECT model_id, artifact_location, status FROM logged_models WHERE source_run_id = '%s'"
+        % told.parent
     )
     assert len(rows) == 1
     model, location, _ = rows[0]
@@ -213,7 +216,9 @@ def artifacts_survive(inside: Inside, victim: str, folder: Path) -> None:
     for run, steps in acknowledged.items():
         back = Path(client.download_artifacts(run, "", str(folder)))
         for step in steps:
-            assert hashlib.sha256((back / f"{step}.bin").read_bytes()).hexdigest() == contents[f"{run}/{step}"]
+            assert (
+                hashlib.sha256((back / f"{step}.bin").read_bytes()).hexdigest() == contents[f"{run}/{step}"]
+            )
 
 
 def secret_values(stack: StackUnderTest) -> dict[str, str]:
@@ -228,7 +233,9 @@ def no_secret_in(stack: StackUnderTest, places: dict[str, str]) -> None:
     """No text holds a secret's value; a failure names the place and the file, and shows neither."""
     secrets = secret_values(stack)
     assert len(secrets) >= 3
-    assert [(place, name) for place, text in places.items() for name, value in secrets.items() if value in text] == []
+    assert [
+        (place, name) for place, text in places.items() for name, value in secrets.items() if value in text
+    ] == []
 
 
 def what_anybody_can_read(stack: StackUnderTest) -> dict[str, str]:
@@ -259,7 +266,9 @@ def roles_are_modest(inside: Inside) -> None:
     """MLflow's database role is no superuser and makes no database; its key to the store is not the owner's."""
     rights = "SELECT rolname, rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = current_user"
     assert inside.sql(rights) == [["mlflow", False, False, False]]
-    refused = inside.sql("SELECT has_database_privilege('postgres', 'CREATE'), pg_has_role('pg_read_all_data', 'MEMBER')")
+    refused = inside.sql(
+        "SELECT has_database_privilege('postgres', 'CREATE'), pg_has_role('pg_read_all_data', 'MEMBER')"
+    )
     assert refused == [[False, False]]
     code = "import boto3; print(boto3.Session().get_credentials().access_key)"
     key = inside.python(code).strip()
@@ -285,8 +294,14 @@ def lost_secret_is_named(inside: Inside, name: str) -> None:
 
 def _state(stack: StackUnderTest) -> dict[str, tuple[int, int]]:
     """Mode and time of change of every file that the command line writes."""
-    paths = [path for path in stack.state.rglob("*") if path.relative_to(stack.state).parts[0] not in {"data", "logs"}]
-    return {str(path): (path.stat().st_mode, path.stat().st_mtime_ns) for path in paths if path.name != "lock"}
+    paths = [
+        path
+        for path in stack.state.rglob("*")
+        if path.relative_to(stack.state).parts[0] not in {"data", "logs"}
+    ]
+    return {
+        str(path): (path.stat().st_mode, path.stat().st_mtime_ns) for path in paths if path.name != "lock"
+    }
 
 
 def one_of_two_wins(stack: StackUnderTest) -> None:
@@ -345,7 +360,15 @@ def gateway_answers(base_url: str) -> None:
     else:
         raise AssertionError("an endpoint without its key answered")
     body = json.dumps({"model": "first", "messages": QUESTION, "stream": True})
-    command = ["curl", "--silent", "--no-buffer", "--header", "Content-Type: application/json", "--data", body]
+    command = [
+        "curl",
+        "--silent",
+        "--no-buffer",
+        "--header",
+        "Content-Type: application/json",
+        "--data",
+        body,
+    ]
     lines = subprocess.run(
         [*command, f"{base_url}/chat/completions"], capture_output=True, text=True, check=True
     ).stdout.splitlines()

@@ -41,7 +41,9 @@ class Containers(quickstart.Inside):
 
     def all(self) -> dict[str, Any]:
         """What the engine says of each container, by service."""
-        identities = docker("ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={self.project}")
+        identities = docker(
+            "ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={self.project}"
+        )
         found = json.loads(docker("inspect", *identities.split()))
         return {container["Config"]["Labels"]["com.docker.compose.service"]: container for container in found}
 
@@ -87,7 +89,9 @@ def test_up_ends_with_every_service_ready_and_two_urls(stack: StackUnderTest) ->
     names = ["postgres", "role", "object-store", "bucket", "schema", "mlflow", "gateway-sync"]
     assert [service["name"] for service in status["services"]] == names
     assert {service["health"] for service in status["services"]} == {"healthy", "done"}
-    assert all(service["memory"] > 10 * 2**20 for service in status["services"] if service["health"] == "healthy")
+    assert all(
+        service["memory"] > 10 * 2**20 for service in status["services"] if service["health"] == "healthy"
+    )
     assert stack.service("mlflow")["url"] == stack.url
     assert status["gateway"] == f"{stack.url}/gateway/mlflow/v1"
     assert status["schema"]["state"] == "current"
@@ -99,7 +103,10 @@ def test_a_story_outlives_down_and_up_and_lies_in_both_stores(
     told = story.tell(stack.url, tmp_path)
     story.check(stack.url, told, tmp_path)
     stack.down()
-    assert docker("ps", "--all", "--quiet", "--filter", f"label=org.mlflow-stacks.project={inside.project}") == ""
+    assert (
+        docker("ps", "--all", "--quiet", "--filter", f"label=org.mlflow-stacks.project={inside.project}")
+        == ""
+    )
     stack.up()
     story.check(stack.url, told, tmp_path)
     quickstart.model_is_in_both_stores(inside, told)
@@ -222,7 +229,10 @@ def test_every_container_gets_nothing_it_does_not_need(inside: Containers) -> No
             "project": inside.project,
         }, service
     for service in RUNNING:
-        status = (line.split() for line in docker("exec", containers[service]["Id"], "cat", "/proc/1/status").splitlines())
+        status = (
+            line.split()
+            for line in docker("exec", containers[service]["Id"], "cat", "/proc/1/status").splitlines()
+        )
         uids = next(words[1:] for words in status if words[0] == "Uid:")
         assert set(uids) == {"999" if service == "postgres" else "10001"}, service
 

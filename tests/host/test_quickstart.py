@@ -88,7 +88,9 @@ def test_up_ends_with_every_service_ready_and_two_urls(stack: StackUnderTest) ->
     names = ["postgres", "role", "object-store", "bucket", "schema", "mlflow", "gateway-sync"]
     assert [service["name"] for service in status["services"]] == names
     assert {service["health"] for service in status["services"]} == {"healthy", "done"}
-    assert all(service["memory"] > 10 * 2**20 for service in status["services"] if service["health"] == "healthy")
+    assert all(
+        service["memory"] > 10 * 2**20 for service in status["services"] if service["health"] == "healthy"
+    )
     assert stack.service("mlflow")["url"] == stack.url
     assert status["gateway"] == f"{stack.url}/gateway/mlflow/v1"
     assert status["schema"]["state"] == "current"
@@ -146,7 +148,9 @@ def test_a_lost_secret_is_named_and_nothing_changes(inside: Processes, name: str
 
 def test_everything_listens_on_loopback_alone(stack: StackUnderTest, inside: Processes) -> None:
     family = inside.keeper.children(recursive=True)
-    listening = {c.laddr for process in family for c in process.net_connections("tcp") if c.status == "LISTEN"}
+    listening = {
+        c.laddr for process in family for c in process.net_connections("tcp") if c.status == "LISTEN"
+    }
     assert {address.ip for address in listening} == {"127.0.0.1"}
     assert {address.port for address in listening} == {
         stack.settings[name] for name in ("port", "postgres_port", "object_store_port")
@@ -157,7 +161,9 @@ def test_of_two_up_at_once_one_wins_and_the_other_says_so(stack: StackUnderTest)
     quickstart.one_of_two_wins(stack)
 
 
-def test_a_standalone_gateway_gets_a_second_url_and_the_built_in_one_comes_back(stack: StackUnderTest) -> None:
+def test_a_standalone_gateway_gets_a_second_url_and_the_built_in_one_comes_back(
+    stack: StackUnderTest,
+) -> None:
     answer = stack.up("--set", "gateway=standalone")
     url = f"http://127.0.0.1:{stack.settings['gateway_port']}"
     assert answer["services"][-1]["name"] == "gateway"
@@ -171,8 +177,12 @@ def test_a_standalone_gateway_gets_a_second_url_and_the_built_in_one_comes_back(
 
 def test_a_wrong_gateway_yaml_is_told_before_anything_starts(stack: StackUnderTest, tmp_path: Path) -> None:
     broken = tmp_path / "gateway.yaml"
-    broken.write_text("endpoints:\n- name: chat\n  endpoint_type: llm/v1/chat\n  model: {provider: nosuch, name: x}\n")
-    fresh = StackUnderTest("gateway", "host", tmp_path, {"gateway_port": free_port(), "gateway_config": broken})
+    broken.write_text(
+        "endpoints:\n- name: chat\n  endpoint_type: llm/v1/chat\n  model: {provider: nosuch, name: x}\n"
+    )
+    fresh = StackUnderTest(
+        "gateway", "host", tmp_path, {"gateway_port": free_port(), "gateway_config": broken}
+    )
     answer = fresh.invoke("up", "--stack=gateway", "--engine=host", expect=1).stderr
     assert "endpoints[0].model.provider" in answer
     assert str(broken) in answer
@@ -182,7 +192,9 @@ def test_a_wrong_gateway_yaml_is_told_before_anything_starts(stack: StackUnderTe
 def test_the_gateway_stack_runs_alone_and_starts_without_any_key(tmp_path: Path) -> None:
     with provider() as base:
         settings = quickstart.write_gateway(tmp_path, base)
-        alone = StackUnderTest("gateway", "host", tmp_path / "state", {"gateway_port": free_port(), **settings})
+        alone = StackUnderTest(
+            "gateway", "host", tmp_path / "state", {"gateway_port": free_port(), **settings}
+        )
         key = tmp_path / "keys" / "provider-key"
         key.rename(tmp_path / "aside")
         try:
