@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 CLIENTS = 20
 AFTERWARDS = 3  # acknowledged writes of each client, after the kill, that end a trial
+TEXT = "".join(WORDS)
 QUESTION: list[Any] = [{"role": "user", "content": "hello?"}]
 
 
@@ -333,6 +336,25 @@ def gateway_yaml(base: str) -> str:
     return json.dumps({"endpoints": endpoints}, indent=2)  # JSON is YAML
 
 
+def foreign_headers_are_refused(stack: StackUnderTest) -> None:
+    """The server answers to its own names and to its own pages, and to no others."""
+
+    def ask(**headers: str) -> int:
+        body = '{"max_results": 1}'
+        connection = http.client.HTTPConnection("127.0.0.1", int(str(stack.settings["port"])), timeout=60)
+        connection.request(
+            "POST", "/api/2.0/mlflow/experiments/search", body, {"Content-Type": "application/json", **headers}
+        )
+        with closing(connection):
+            return connection.getresponse().status
+
+    port = stack.settings["port"]
+    assert ask() == ask(Host=f"localhost:{port}") == ask(Host="mlflow:5000") == 200
+    assert ask(Host=f"127.0.0.1:{port}", Origin=f"http://127.0.0.1:{port}") == 200
+    assert ask(Host="evil.example") == ask(Host="postgres:5000") == 403
+    assert ask(Host=f"localhost:{port}", Origin="http://evil.example") == 403
+
+
 def write_gateway(folder: Path, base: str) -> dict[str, object]:
     """Write gateway.yaml and the one key; the settings that name them."""
     (folder / "keys").mkdir(exist_ok=True)
@@ -341,19 +363,25 @@ def write_gateway(folder: Path, base: str) -> dict[str, object]:
     return {"gateway_config": folder / "gateway.yaml", "gateway_keys": folder / "keys"}
 
 
+def chat(base_url: str, model: str) -> str | None:
+    """Ask one question with the OpenAI client; the answer."""
+    import openai
+
+    client = openai.OpenAI(base_url=base_url, api_key="none", max_retries=0)
+    return client.chat.completions.create(model=model, messages=QUESTION).choices[0].message.content
+
+
 def gateway_answers(base_url: str) -> None:
     """curl and the OpenAI client chat, stream, and see a clear error of the endpoint without a key, and of it alone."""
     import openai
 
     client = openai.OpenAI(base_url=base_url, api_key="none", max_retries=0)
-    text = "".join(WORDS)
-    answer = client.chat.completions.create(model="first", messages=QUESTION)
-    assert answer.choices[0].message.content == text
+    assert chat(base_url, "first") == TEXT
     chunks = client.chat.completions.create(model="first", messages=QUESTION, stream=True)
     words = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
     assert tuple(word for word in words if word) == WORDS
     try:
-        client.chat.completions.create(model="keyless", messages=QUESTION)
+        chat(base_url, "keyless")
     except openai.APIStatusError as error:
         assert error.status_code == 503
         assert "endpoint 'keyless' has no provider key: there is no secret file" in error.message
@@ -374,4 +402,4 @@ def gateway_answers(base_url: str) -> None:
     ).stdout.splitlines()
     events = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
     deltas = [json.loads(event)["choices"][0]["delta"] for event in events if event != "[DONE]"]
-    assert "".join(delta.get("content") or "" for delta in deltas) == text
+    assert "".join(delta.get("content") or "" for delta in deltas) == TEXT

@@ -15,7 +15,7 @@ import pytest
 from stacks.engines.compose import compose_command
 from tests import quickstart, story
 from tests.host.gateway.provider import provider
-from tests.stack import StackUnderTest, foreign_headers_are_refused, free_port
+from tests.stack import StackUnderTest, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -157,6 +157,10 @@ def test_everything_listens_on_loopback_alone(stack: StackUnderTest, inside: Pro
     }
 
 
+def test_a_foreign_host_or_origin_is_refused(stack: StackUnderTest) -> None:
+    quickstart.foreign_headers_are_refused(stack)
+
+
 def test_of_two_up_at_once_one_wins_and_the_other_says_so(stack: StackUnderTest) -> None:
     quickstart.one_of_two_wins(stack)
 
