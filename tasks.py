@@ -231,8 +231,8 @@ def usage(
     """Data: Show who uses the space, by experiment."""
     from stacks import maintenance
 
-    flags = {"artifacts_destination": artifacts_destination, "top": top, "html": html, "json": json}
-    maintenance.run("cleanup.usage", flags, stack=stack, backend_store_uri=backend_store_uri)
+    flags = {"artifacts_destination": artifacts_destination, "top": top, "json": json}
+    maintenance.usage(flags, html=html, stack=stack, backend_store_uri=backend_store_uri)
 
 
 @task(help={**STACK, **DATABASE, **TO, **YES, **JSON, "check": "only report; exit 0 when current, else 1"})

@@ -343,7 +343,10 @@ def foreign_headers_are_refused(stack: StackUnderTest) -> None:
         body = '{"max_results": 1}'
         connection = http.client.HTTPConnection("127.0.0.1", int(str(stack.settings["port"])), timeout=60)
         connection.request(
-            "POST", "/api/2.0/mlflow/experiments/search", body, {"Content-Type": "application/json", **headers}
+            "POST",
+            "/api/2.0/mlflow/experiments/search",
+            body,
+            {"Content-Type": "application/json", **headers},
         )
         with closing(connection):
             return connection.getresponse().status
