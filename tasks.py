@@ -208,6 +208,33 @@ def cleanup(
     maintenance.run("cleanup", flags, stack=stack, backend_store_uri=backend_store_uri)
 
 
+@task(
+    help={
+        **STACK,
+        **DATABASE,
+        **ARTIFACTS,
+        **JSON,
+        "top": "the N largest experiments",
+        "html": "write a page with a chart",
+    }
+)
+@answers
+def usage(
+    _: Context,
+    stack: str = "local",
+    backend_store_uri: str = "",
+    artifacts_destination: str = "",
+    top: int = 20,
+    html: str = "",
+    json: bool = False,
+) -> None:
+    """Data: Show who uses the space, by experiment."""
+    from stacks import maintenance
+
+    flags = {"artifacts_destination": artifacts_destination, "top": top, "json": json}
+    maintenance.usage(flags, html=html, stack=stack, backend_store_uri=backend_store_uri)
+
+
 @task(help={**STACK, **DATABASE, **TO, **YES, **JSON, "check": "only report; exit 0 when current, else 1"})
 @answers
 def migrate(
@@ -328,6 +355,7 @@ namespace = Collection(
     doctor,
     build,
     cleanup,
+    usage,
     migrate,
     backup,
     restore,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from functools import lru_cache
 from pathlib import Path
@@ -110,26 +111,20 @@ class LocalStore(Store):
         if not is_safe_key(key):
             raise StoreError(f"'{key}' is no path below the artifact destination")
         target = self._root / key
-        temporary = f"{target.parent}/.{target.name[:200]}.{os.getpid()}.new"
+        temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.new")
         try:
             self._inside(target.parent)
             try:
-                self._copy(source, temporary, modified)
+                shutil.copyfile(source, temporary)
             except FileNotFoundError:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                self._copy(source, temporary, modified)
-            os.replace(temporary, target)  # noqa: PTH105 - thousands of small files: no Path for each
-        except OSError as error:
-            Path(temporary).unlink(missing_ok=True)
-            raise StoreError(f"cannot write {target}: {error.strerror}") from error
-
-    @staticmethod
-    def _copy(source: Path, target: str, modified: float | None) -> None:
-        with source.open("rb", 0) as file, open(target, "wb") as copy:  # noqa: PTH123
-            copy.writelines(chunks(file))
-            copy.flush()  # the time last
+                shutil.copyfile(source, temporary)
             if modified is not None:
-                os.utime(copy.fileno(), (modified, modified))
+                os.utime(temporary, (modified, modified))
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise StoreError(f"cannot write {target}: {error.strerror}") from error
 
     def prune(self, prefix: str) -> None:
         """Remove empty directories from the bottom up. See `Store.prune`."""

@@ -230,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cleanup.usage", description="Who uses the space.")
     add_target(parser)
     parser.add_argument("--top", type=int, default=20, metavar="N", help="the N largest experiments")
-    parser.add_argument("--html", metavar="FILE", help="write a page with a chart")
+    parser.add_argument("--html", metavar="FILE", help="write a page with a chart; - prints it")
     arguments = parser.parse_args(argv)
     with user_errors(debug=arguments.debug):
         uri, destination = require_target(arguments)
@@ -238,7 +238,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from database.connection import connect
 
         usages = measure(connect(uri), destination)
-        if arguments.html:
+        if arguments.html == "-":
+            sys.stdout.write(as_html(usages, arguments.top))
+        elif arguments.html:
             try:
                 Path(arguments.html).write_text(as_html(usages, arguments.top), encoding="utf-8")
             except OSError as error:

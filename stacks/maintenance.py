@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import UserError
+from console import UserError, note
 from stacks import engines, secrets
 from stacks.deployment import open_deployment
 from stacks.settings import ROOT
@@ -78,6 +79,25 @@ def database(
         if verb == "restore":
             flags = {**flags, "keys_to": secrets.folder(deployment)}
     run(f"database {verb}", flags, stack=stack, backend_store_uri=backend_store_uri, offline=offline)
+
+
+def usage(flags: dict[str, object], *, html: str, stack: str, backend_store_uri: str) -> None:
+    """Show who uses the space; with `html`, as a page in a file of this machine.
+
+    Raises:
+        UserError: as in `run`, or the file cannot be written.
+        SystemExit: as in `run`.
+    """
+    if not html or backend_store_uri:
+        run("cleanup.usage", {**flags, "html": html}, stack=stack, backend_store_uri=backend_store_uri)
+        return
+    engine = engines.running(open_deployment(stack, recorded=True))
+    page = engine.capture(["-m", "cleanup.usage", "--html=-", *_words(flags)])
+    try:
+        Path(html).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {html}: {error.strerror}") from None
+    note(f"wrote {html}")
 
 
 def here(argv: Sequence[str]) -> None:

@@ -34,7 +34,6 @@ class ServiceStatus:
         url: where a person opens it.
         version: what it says of its version.
         uptime: seconds since it started.
-        memory: bytes, shared pages counted once where the system tells (PSS).
         detail: why it is not healthy, in the engine's words.
     """
 
@@ -44,7 +43,6 @@ class ServiceStatus:
     url: str | None = None
     version: str | None = None
     uptime: float | None = None
-    memory: int | None = None
     detail: str | None = None
 
     @property
@@ -90,6 +88,10 @@ class Engine(ABC):
         """Every service of the stack, in start order."""
 
     @abstractmethod
+    def memory(self) -> dict[str, int]:
+        """Bytes of memory by running service, shared pages counted once where the system tells (PSS)."""
+
+    @abstractmethod
     def logs(self, *, service: str | None, follow: bool, tail: int) -> None:
         """Write the last `tail` log lines of one service or all to standard output."""
 
@@ -123,16 +125,16 @@ class Engine(ABC):
         Raises:
             UserError: a secret is gone, or a file cannot be written.
         """
-        secrets.ensure(self.deployment, secrets_named(files), engine=self.name)
+        made = secrets.ensure(self.deployment, secrets_named(files), engine=self.name)
         gateway_files.write(self.deployment, engine=self.name)
         for path, text in files.items():
             write_private(self.deployment.state / path, text)
-        self.deployment.remember(self.name)
+        self.deployment.remember(self.name, secrets=made)
 
     def forget(self) -> None:
         """Remove what the state directory holds beside data and logs: rendered files, secrets, the record."""
         state = self.deployment.state
-        for folder in ("secrets", "gateway"):
+        for folder in ("secrets", gateway_files.FOLDER):
             shutil.rmtree(state / folder, ignore_errors=True)
         for name in (*FRAMES.values(), RECORD):
             (state / name).unlink(missing_ok=True)

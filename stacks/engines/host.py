@@ -59,13 +59,20 @@ class HostEngine(Engine):
         for folder in ("logs", "data", "data/objects"):
             make_private_dir(self.deployment.state / folder)
         self.write(render(self.deployment, self.name))
-        if self._pid() is None:
+        fresh = self._pid() is None
+        if fresh:
             self._start_supervisord(deadline)
             changed = set(self.deployment.services)
         else:
             changed = self._apply_changes()
         for name in self.deployment.services:
-            self._start(name, deadline, changed=name in changed)
+            try:
+                self._start(name, deadline, changed=name in changed)
+            except UserError as error:
+                if fresh and SERVICES[name].checks_external(self.deployment.settings):
+                    self.down(volumes=False)
+                    raise UserError(f"nothing was started: {error.message}", *error.hints) from None
+                raise
 
     def down(self, *, volumes: bool) -> None:
         """See `Engine.down`."""
@@ -86,6 +93,8 @@ class HostEngine(Engine):
         if volumes:
             for folder in (self.deployment.postgres_data, *map(self.deployment.state.joinpath, _FOLDERS)):
                 shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # root's lies in a folder of its own; it goes once nothing else is in it
+                self.deployment.postgres_data.parent.rmdir()
             self.forget()
 
     def stop(self, service: str) -> None:
@@ -100,6 +109,14 @@ class HostEngine(Engine):
             return [ServiceStatus(name, "stopped") for name in self.deployment.services]
         known = {info["name"]: info for info in self._rpc().getAllProcessInfo()}
         return [self._status(name, known.get(name)) for name in self.deployment.services]
+
+    def memory(self) -> dict[str, int]:
+        """See `Engine.memory`."""
+        if self._pid() is None:
+            return {}
+        running = {info["name"]: info["pid"] for info in self._rpc().getAllProcessInfo() if info["pid"]}
+        found = {name: _memory(pid) for name, pid in running.items()}
+        return {name: count for name, count in found.items() if count is not None}
 
     def logs(self, *, service: str | None, follow: bool, tail: int) -> None:
         """See `Engine.logs`."""
@@ -224,9 +241,7 @@ class HostEngine(Engine):
         local_port = SERVICES[name].local_port
         if local_port and not listens(local_port(self.deployment.settings)):
             return ServiceStatus(name, state, health="unhealthy", detail="does not listen yet")
-        return self.probed(
-            name, state=state, uptime=float(info["now"] - info["start"]), memory=_memory(info["pid"])
-        )
+        return self.probed(name, state=state, uptime=float(info["now"] - info["start"]))
 
     def _log(self, name: str) -> Path:
         return self.deployment.state / "logs" / f"{name}.log"
