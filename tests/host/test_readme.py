@@ -30,6 +30,14 @@ IN_CI = ("invoke lint", "invoke build --from-packages")
 
 
 @pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A checkout that commands may write into."""
+    folder = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    return folder
+
+
+@pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """No Docker, a state directory and ports of its own."""
     ports = ("port", "gateway_port", "postgres_port", "object_store_port")
@@ -42,10 +50,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def test_the_first_command_ends_with_a_server_that_takes_a_run(
-    tmp_path: Path, environment: dict[str, str]
+    tmp_path: Path, clone: Path, environment: dict[str, str]
 ) -> None:
-    clone = tmp_path / "clone"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     done = subprocess.run(
         ["bash", "-c", SET_UP], cwd=clone, env=environment, capture_output=True, text=True, check=False
     )
@@ -68,7 +74,9 @@ def test_the_test_command_is_the_one_that_ci_runs() -> None:
         assert f".venv/bin/{command}" in script
 
 
-def test_every_other_command_does_what_it_says(environment: dict[str, str], tmp_path: Path) -> None:
+def test_every_other_command_does_what_it_says(
+    environment: dict[str, str], clone: Path, tmp_path: Path
+) -> None:
     ran = []
     try:
         for command in ["invoke up", *VERBS]:
@@ -78,7 +86,7 @@ def test_every_other_command_does_what_it_says(environment: dict[str, str], tmp_
             assert first == "invoke", f"the README types something else than invoke: {command}"
             done = subprocess.run(
                 [sys.executable, "-m", "invoke", *words],
-                cwd=ROOT,
+                cwd=clone,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
