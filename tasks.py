@@ -34,6 +34,9 @@ JSON = {"json": "print one JSON object and nothing else"}
 SETTING = {"set": "a setting for this run, KEY=VALUE; may be given again"}
 ENGINE = {"engine": "auto, compose or host"}
 DOCKER = {"require-docker": "fail where a test cannot run because no Docker engine answers"}
+DATABASE = {"backend-store-uri": "a database that belongs to no stack of this checkout"}
+ARTIFACTS = {"artifacts-destination": "where that database's artifacts are"}
+TO = {"to": "folder of the backups"}
 YES = {"yes": "answer the question with yes"}
 
 
@@ -124,7 +127,7 @@ def render(
 def secrets_rotate(
     _: Context, stack: str = "local", yes: bool = False, timeout: float = 180.0, json: bool = False
 ) -> None:
-    """Data: Give a stack new passwords and keys; its data stays."""
+    """Data: Give a stack new passwords and keys."""
     from stacks import report, rotation
 
     report.rotated(rotation.rotate(stack, yes=yes, timeout=timeout), as_json=json)
@@ -167,8 +170,8 @@ def build(
         **STACK,
         **YES,
         **JSON,
-        "backend-store-uri": "a database that belongs to no stack of this checkout",
-        "artifacts-destination": "where that database's artifacts are",
+        **DATABASE,
+        **ARTIFACTS,
         "older-than": "only what was deleted this long ago: 30m, 12h, 30d",
         "only": "some of runs,experiments,models,traces,orphans (default: all but traces)",
         "run-ids": "exactly these runs, with commas between",
@@ -203,6 +206,98 @@ def cleanup(
     from stacks import maintenance
 
     maintenance.run("cleanup", flags, stack=stack, backend_store_uri=backend_store_uri)
+
+
+@task(
+    help={
+        **STACK,
+        **DATABASE,
+        **ARTIFACTS,
+        **JSON,
+        "top": "the N largest experiments",
+        "html": "write a page with a chart",
+    }
+)
+@answers
+def usage(
+    _: Context,
+    stack: str = "local",
+    backend_store_uri: str = "",
+    artifacts_destination: str = "",
+    top: int = 20,
+    html: str = "",
+    json: bool = False,
+) -> None:
+    """Data: Show who uses the space, by experiment."""
+    from stacks import maintenance
+
+    flags = {"artifacts_destination": artifacts_destination, "top": top, "json": json}
+    maintenance.usage(flags, html=html, stack=stack, backend_store_uri=backend_store_uri)
+
+
+@task(help={**STACK, **DATABASE, **TO, **YES, **JSON, "check": "only report; exit 0 when current, else 1"})
+@answers
+def migrate(
+    _: Context,
+    stack: str = "local",
+    backend_store_uri: str = "",
+    to: str = "backups",
+    check: bool = False,
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Data: Migrate the schema, with a backup first."""
+    from stacks import maintenance
+
+    flags = {"check": check, "to": to, "yes": yes, "json": json}
+    maintenance.database(
+        "migrate", flags, stack=stack, backend_store_uri=backend_store_uri, offline=not check
+    )
+
+
+@task(help={**STACK, **DATABASE, **ARTIFACTS, **TO, **JSON, "keep": "how many sets of this database to keep"})
+@answers
+def backup(
+    _: Context,
+    stack: str = "local",
+    backend_store_uri: str = "",
+    artifacts_destination: str = "",
+    to: str = "backups",
+    keep: int = 7,
+    json: bool = False,
+) -> None:
+    """Data: Back up database, artifacts and keys, as one set."""
+    from stacks import maintenance
+
+    flags = {"artifacts_destination": artifacts_destination, "to": to, "keep": keep, "json": json}
+    maintenance.database("backup", flags, stack=stack, backend_store_uri=backend_store_uri)
+
+
+@task(help={**STACK, **DATABASE, **ARTIFACTS, **YES, **JSON, "backup": "folder of the set"})
+@answers
+def restore(
+    _: Context,
+    backup: str,
+    stack: str = "local",
+    backend_store_uri: str = "",
+    artifacts_destination: str = "",
+    yes: bool = False,
+    json: bool = False,
+) -> None:
+    """Data: Put a verified backup back."""
+    from stacks import maintenance
+
+    flags = {"backup": backup, "artifacts_destination": artifacts_destination, "yes": yes, "json": json}
+    maintenance.database("restore", flags, stack=stack, backend_store_uri=backend_store_uri, offline=True)
+
+
+@task(help={**TO, **JSON, "verify": "read every byte of every set"})
+@answers
+def backups(_: Context, to: str = "backups", verify: bool = False, json: bool = False) -> None:
+    """Data: List the backups."""
+    from stacks import maintenance
+
+    maintenance.here(["-m", "database", "backups", f"--to={to}", *["--verify"] * verify, *["--json"] * json])
 
 
 @task(help=DOCKER)
@@ -260,6 +355,11 @@ namespace = Collection(
     doctor,
     build,
     cleanup,
+    usage,
+    migrate,
+    backup,
+    restore,
+    backups,
     secrets_rotate,
     test,
     test_unit,

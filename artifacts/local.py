@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ class LocalStore(Store):
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         self.uri = str(self._root)
+        # thousands of files lie in one folder, and resolving it costs more than copying a small file
+        self._inside = lru_cache(maxsize=4096)(self._check_inside)
 
     def _below(self, path: str) -> Path:
         """Return the absolute path of `path`, without a symbolic link on the way to it.
@@ -31,6 +34,10 @@ class LocalStore(Store):
         if target.parent.resolve() != target.parent:
             raise StoreError(f"'{path}' in {self.uri} lies behind a symbolic link")
         return target
+
+    def _check_inside(self, parent: Path) -> None:
+        if parent.resolve() != parent:
+            raise StoreError(f"'{parent}' in {self.uri} lies behind a symbolic link")
 
     def _scan(self, prefix: str) -> Iterator[os.DirEntry[str]]:
         path = self._below(prefix) if prefix else self._root
@@ -82,7 +89,8 @@ class LocalStore(Store):
 
     def fetch(self, key: str, target: Path) -> Fetched | None:
         """Copy a file, again if it changes meanwhile. See `Store.fetch`."""
-        source = self._below(key)
+        source = self._root / key
+        self._inside(source.parent)
         for _ in range(3):
             try:
                 descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
@@ -90,7 +98,7 @@ class LocalStore(Store):
                 return None
             except OSError as error:
                 raise StoreError(f"cannot read {source}: {error.strerror}") from error
-            with open(descriptor, "rb", buffering=0) as file, target.open("wb") as copy:
+            with os.fdopen(descriptor, "rb", buffering=0) as file, target.open("wb") as copy:
                 before = os.fstat(descriptor)
                 fetched = copy_hashed(chunks(file), copy)
                 after = os.fstat(descriptor)
@@ -105,9 +113,12 @@ class LocalStore(Store):
         target = self._root / key
         temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.new")
         try:
-            self._below(key)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, temporary)
+            self._inside(target.parent)
+            try:
+                shutil.copyfile(source, temporary)
+            except FileNotFoundError:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, temporary)
             if modified is not None:
                 os.utime(temporary, (modified, modified))
             temporary.replace(target)

@@ -136,7 +136,9 @@ class S3Store(Store):
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            self._client.upload_file(str(source), self._bucket, self._prefix + key, ExtraArgs=self._owner or None)
+            self._client.upload_file(
+                str(source), self._bucket, self._prefix + key, ExtraArgs=self._owner or None
+            )
         except (S3UploadFailedError, BotoCoreError, ClientError) as error:
             raise StoreError(f"cannot write {self.uri}/{key}: {error}") from error
 

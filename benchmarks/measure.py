@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.stack import StackUnderTest, free_port
+from tests.stack import StackUnderTest, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 def stack(name: str, engine: str, **settings: object) -> Iterator[StackUnderTest]:
     """A stack on free ports in a temporary state directory, removed at the end."""
     with tempfile.TemporaryDirectory(prefix="mlflow-stacks-bench-") as folder:
-        ports = {key: free_port() for key in ("port", "gateway_port", "postgres_port", "object_store_port")}
-        subject = StackUnderTest(name, engine, Path(folder), {**ports, **settings})
+        subject = StackUnderTest(name, engine, Path(folder), {**free_ports(), **settings})
         try:
             yield subject
         finally:

@@ -39,6 +39,7 @@ WORKERS = 2  # one waits for the store while the other waits for the database
 SQLITE_BATCH = 100  # SQLite has one writer: a batch keeps the server waiting
 POSTGRESQL_BATCH = 500
 ATTEMPTS = 4
+PATIENCE = 4  # batches that the store may refuse whole before the rest is not tried
 UNDELETABLE = "its artifacts cannot be deleted"
 RETRIED = {"40001", "40P01"}  # serialization_failure, deadlock_detected (PostgreSQL manual, appendix A)
 
@@ -84,6 +85,7 @@ class Execution:
         self._report = Report()
         self._guard = threading.Lock()
         self._stop = threading.Event()
+        self._refused = 0  # batches in a row of which the store gave up nothing
         self._sqlite = plan.schema.dialect == "sqlite"
 
     def run(self) -> Report:
@@ -185,6 +187,7 @@ class Execution:
             removal = remove(self._plan.store, list(owners))
             for name, reason in removal.failed.items():
                 skipped[owners[name]] = f"{UNDELETABLE}: {reason}"
+            self._refused = self._refused + 1 if owners and len(removal.failed) == len(owners) else 0
             going = [entity for entity in locked if entity not in skipped]
             rows = self._delete(connection, statements, going)
         self._done(kind.name, len(going), rows, removal, {kind.name: skipped})
@@ -219,6 +222,12 @@ class Execution:
         size = SQLITE_BATCH if self._sqlite else POSTGRESQL_BATCH
 
         def work(ids: list[Any]) -> None:
+            if self._refused >= PATIENCE:
+                raise UserError(
+                    f"the artifact store refuses everything: {self._report.skipped[-1].reason}",
+                    f"destination: {self._plan.store.uri}",
+                    "rows stay as long as their artifacts do; run the same command again when it works",
+                )
             if not self._stop.is_set():
                 self._retrying(lambda: self._batch(kind, statements, ids))
 

@@ -52,8 +52,14 @@ def objects_in(store: Store, folders: list[str]) -> Iterator[tuple[str, StoredOb
             if len(some) == 1:
                 yield from _one(store, some[0])
                 continue
+            failures = []
             for found in pool.map(lambda name: list(_one(store, name)), some):
                 yield from found
+                failures += [item for _, item in found if isinstance(item, str)]
+            # each failure took its retries: when none of the first works, none of the others will
+            if start == 0 and len(failures) == THREADS:
+                yield from ((name, failures[0]) for name in rest[THREADS:])
+                return
 
 
 def _one(store: Store, name: str) -> Iterator[tuple[str, StoredObject | str]]:

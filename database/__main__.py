@@ -93,7 +93,7 @@ def _uri(arguments: argparse.Namespace) -> str:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    from database.schema import prepare  # noqa: PLC0415
+    from database.schema import prepare
 
     schema = prepare(_uri(arguments), wait_seconds=300 if arguments.wait is None else arguments.wait)
     _answer(arguments, schema.as_json(), f"the schema is {schema.state}: {schema.detail}")
@@ -101,9 +101,9 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 
 def _migrate(arguments: argparse.Namespace) -> int:
-    from database import migrate  # noqa: PLC0415
-    from database.connection import redact  # noqa: PLC0415
-    from database.revision import refusal  # noqa: PLC0415
+    from database import migrate
+    from database.connection import redact
+    from database.revision import refusal
 
     uri = _uri(arguments)
     plan = migrate.plan(uri)
@@ -139,7 +139,7 @@ def _migrate(arguments: argparse.Namespace) -> int:
 
 
 def _backup(arguments: argparse.Namespace) -> int:
-    from database.backup import back_up  # noqa: PLC0415
+    from database.backup import back_up
 
     if arguments.keep < 1:
         raise UserError(f"--keep={arguments.keep} would keep nothing", "give --keep=1 or more")
@@ -158,7 +158,7 @@ def _backup(arguments: argparse.Namespace) -> int:
 
 
 def _restore(arguments: argparse.Namespace) -> int:
-    from database import restore  # noqa: PLC0415
+    from database import restore
 
     uri, destination = _uri(arguments), arguments.artifacts_destination or None
     plan = restore.plan(uri, arguments.backup)
@@ -182,7 +182,7 @@ def _restore(arguments: argparse.Namespace) -> int:
 
 
 def _backups(arguments: argparse.Namespace) -> int:
-    from database import sets  # noqa: PLC0415
+    from database import sets
 
     found, rest = sets.list_sets(arguments.to)
     damaged: dict[str, str] = {}

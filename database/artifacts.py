@@ -9,11 +9,13 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from artifacts import StoreError, open_store
 from artifacts.base import is_safe_key
+from artifacts.local import LocalStore
 from console import UserError, note
 from database.connection import redact
 from database.files import sha256
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from database.sets import BackupSet
 
 LIST = "artifacts.jsonl"
-_THREADS = 8
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 # An object written so few seconds before it was listed may change again under the same time stamp: S3 tells
@@ -45,14 +46,19 @@ def _store_errors() -> Iterator[None]:
         ) from None
 
 
-def _in_parallel(work: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
+def _threads(store: Store) -> int:
+    """Return how many objects to work on at once: a disk is kept busy by few, a network wants many."""
+    return 2 if isinstance(store, LocalStore) else 8
+
+
+def _in_parallel(threads: int, work: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
     """Yield answers in order, with a bounded number of items in work at a time."""
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Any] = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
-                if len(waiting) >= 8 * _THREADS:
+                if len(waiting) >= 16 * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -86,7 +92,7 @@ def save_artifacts(destination: str, folder: Path, earlier: Sequence[BackupSet])
         count, size, linked = 0, 0, 0
         path = folder / LIST
         with path.open("w", encoding="utf-8") as lines, progress("artifacts", 0, "objects") as step:
-            for entry, was_linked in _in_parallel(saver.save, store.list()):
+            for entry, was_linked in _in_parallel(_threads(store), saver.save, store.list()):
                 if entry is None:
                     continue
                 lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
@@ -114,6 +120,8 @@ class _Saver:
         self._settled = (last.artifacts or {}).get("listed_at", 0.0) - _SETTLED if last else 0.0
         self._known = {entry.key: entry for entry in entries(last)} if last else {}
         folder.mkdir()
+        # asked once a folder, not once an object
+        self._make = lru_cache(maxsize=4096)(lambda path: path.mkdir(parents=True, exist_ok=True))
 
     def save(self, found: StoredObject) -> tuple[Entry | None, int]:
         """Link or copy; returns the entry (None when there is nothing to keep) and 1 if it was linked."""
@@ -123,7 +131,7 @@ class _Saver:
             raise UserError(f"object '{found.key}' has a name that leads out of its store", "rename it")
         target = self._folder / found.key
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            self._make(target.parent)
             old = self._known.get(found.key)
             if old and self._unchanged(old, found):
                 try:
@@ -183,7 +191,9 @@ class Restore:
         """
         old = (entry for entry in entries(self._set) if entry.key in self._there)
         with _store_errors():
-            different = [entry for entry, same in _in_parallel(self._compare, old) if not same]
+            different = [
+                entry for entry, same in _in_parallel(_threads(self._store), self._compare, old) if not same
+            ]
         self._write("replacing artifacts", different)
         with _store_errors():
             now = {found.key: found.size for found in self._store.list()}
@@ -215,7 +225,7 @@ class Restore:
             return entry
 
         with _store_errors(), progress(what, 0, "objects") as step:
-            for _ in _in_parallel(put, chosen):
+            for _ in _in_parallel(_threads(self._store), put, chosen):
                 self._written += 1
                 step.add(1)
 

@@ -88,7 +88,7 @@ def write_set(
             database = _database_part(engine, folder, earlier[-1] if earlier else None, pg_command, source)
             artifacts = None
             if destination is not None:
-                from database.artifacts import save_artifacts  # noqa: PLC0415 - boto3 takes its time
+                from database.artifacts import save_artifacts
 
                 artifacts = save_artifacts(destination, folder, earlier)
             manifest = {

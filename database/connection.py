@@ -145,7 +145,7 @@ def _explain(error: Exception, url: URL) -> UserError:
     """Turn a driver's first refusal into what is wrong and what to type next."""
     text = str(getattr(error, "orig", None) or error).strip()
     shown = url.render_as_string(hide_password=True)
-    reason = text.splitlines()[-1].strip() if text else "no reason given"
+    reason = text.splitlines()[0].strip() if text else "no reason given"
     lower = text.lower()
     where = f"database: {shown}"
     if url.get_backend_name() == "sqlite":

@@ -245,7 +245,7 @@ _PROGRAMS = {"pg_dump", "pg_restore", "psql"}
 
 
 @contextmanager
-def _run(argv: list[str], url: URL, *, stdin: Any, stdout: Any) -> Iterator[Job]:  # noqa: ANN401
+def _run(argv: list[str], url: URL, *, stdin: Any, stdout: Any) -> Iterator[Job]:
     """Run a program for the time of the block; it is ended with the block."""
     with tempfile.TemporaryFile() as errors:
         try:
@@ -332,6 +332,7 @@ def load(engine: Engine, programs: Programs, source: Path, rows: Mapping[str, in
         assert target is not None  # noqa: S101
         try:
             begin = f"SET client_min_messages = warning;\nBEGIN;\nSET LOCAL lock_timeout = {LOCK_TIMEOUT};\n"
+            begin += "SET LOCAL maintenance_work_mem = '128MB';\n"  # pg_restore builds the indexes last
             target.write((begin + CLEAR).encode())
             with progress("pg_restore") as step:
                 while chunk := script.read(CHUNK):

@@ -146,7 +146,7 @@ def restore(
             sets.verify(one)
             artifacts = None
             if destination is not None and one.artifacts:
-                from database.artifacts import Restore  # noqa: PLC0415 - boto3 takes its time
+                from database.artifacts import Restore
 
                 objects = Restore(destination, one)
                 objects.add_missing()
@@ -229,7 +229,7 @@ def _at_head(one: BackupSet, source: Path) -> Iterator[Path]:
 
 
 def _load_sqlite_into_postgresql(engine: Engine, one: BackupSet, source: Path) -> dict[str, int]:
-    from database.tablecopy import copy_tables  # noqa: PLC0415 - only this way of restoring needs it
+    from database.tablecopy import copy_tables
 
     with _at_head(one, source) as current:
         copy_tables(current, engine)

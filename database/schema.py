@@ -71,10 +71,10 @@ def run_migration(engine: Engine, on_step: OnStep) -> None:
     Raises:
         Exception: whatever a revision raises, unchanged.
     """
-    from alembic.config import Config  # noqa: PLC0415 - these import most of MLflow: seconds
-    from alembic.runtime.environment import EnvironmentContext  # noqa: PLC0415
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
-    from mlflow.store.tracking.dbmodels.initial_models import Base  # noqa: PLC0415
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
+    from mlflow.store.tracking.dbmodels.initial_models import Base
 
     folder = mlflow_folder() / "store" / "db_migrations"
     config = Config(str(folder / "alembic.ini"))

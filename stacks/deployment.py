@@ -22,7 +22,7 @@ from stacks.services import SERVICES
 from stacks.settings import ROOT, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from stacks.catalogue import Stack
 
@@ -121,14 +121,15 @@ class Deployment:
                 f"write it anew: invoke up --stack={self.name}",
             ) from None
 
-    def remember(self, engine: str) -> None:
-        """Write the record: the engine, and every setting that differs from its default (secrets excepted)."""
+    def remember(self, engine: str, *, secrets: Iterable[str]) -> None:
+        """Write the record: the engine, the secrets made so far by name, and every setting that is no default."""
         record = {
             "stack": self.name,
             "engine": engine,
             "project": self.project,
             "generation": self.generation,
             "images": self.images or {},
+            "secrets": sorted({*secrets, *self.record().get("secrets", [])}),
             "settings": self.settings.model_dump(
                 mode="json", exclude_defaults=True, exclude={"s3_access_key", "s3_secret_key"}
             ),
@@ -216,7 +217,7 @@ def _without_secrets(merged: Settings) -> tuple[Settings, dict[str, str]]:
                 "for example: postgresql+psycopg2://USER:PASSWORD@HOST:5432/DATABASE",
             )
         found["database-password"] = uri.password or ""
-        uri = uri.set(password=None)
+        uri = uri._replace(password=None)  # URL.set takes None for "as it was"
         return merged.model_copy(update={**blank, "database": str(uri)}), {
             k: v for k, v in found.items() if v
         }

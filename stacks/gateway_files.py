@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from stacks.deployment import Deployment
 
+FOLDER = "gateway"  # a folder is mounted, not the file: a container sees a file that was replaced in it
 EMPTY = "# There is no gateway.yaml yet; gateway/gateway.example.yaml shows one.\nendpoints: []\n"
 
 
@@ -43,7 +44,7 @@ def write(deployment: Deployment, *, engine: str) -> None:
     if _has_gateway(deployment):
         config, keys = _sources(deployment)
         make_private_dir(secrets.folder(deployment))
-        _mirror({"gateway.yaml": _text(config)}, deployment.state / "gateway", engine)
+        _mirror({"gateway.yaml": _text(config)}, deployment.state / FOLDER, engine)
         found = (
             {file.name: file.read_text() for file in keys.iterdir() if file.is_file()}
             if keys.is_dir()

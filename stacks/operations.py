@@ -76,10 +76,15 @@ def describe(engine: Engine) -> dict[str, Any]:
 
 
 def status(stack: str) -> dict[str, Any]:
-    """How a stack is: its services, and the disk its data takes."""
+    """How a stack is: its services with their memory, and the disk its data takes."""
     started = time.monotonic()
     engine = engines.running(open_deployment(stack, recorded=True))
-    return {**describe(engine), **engine.stores(), "seconds": round(time.monotonic() - started, 1)}
+    answer = describe(engine)
+    memory = engine.memory()
+    for service in answer["services"]:
+        if service["name"] in memory:
+            service["memory"] = memory[service["name"]]
+    return {**answer, **engine.stores(), "seconds": round(time.monotonic() - started, 1)}
 
 
 def down(stack: str, *, volumes: bool, yes: bool) -> bool:

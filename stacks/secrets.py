@@ -62,7 +62,7 @@ def folder(deployment: Deployment) -> Path:
     return deployment.state / "secrets"
 
 
-def ensure(deployment: Deployment, wanted: Iterable[str], *, engine: str) -> None:
+def ensure(deployment: Deployment, wanted: Iterable[str], *, engine: str) -> set[str]:
     """Make the secrets that a deployment's services name, once, and write what is derived from them.
 
     Where a rotation is under way, the new values take the place of those before.
@@ -72,12 +72,15 @@ def ensure(deployment: Deployment, wanted: Iterable[str], *, engine: str) -> Non
         wanted: names of `GENERATED`, `PREVIOUS` and `DERIVED`.
         engine: decides the mode of the files.
 
+    Returns:
+        The names of those that are made once.
+
     Raises:
         UserError: a secret is gone that the stack's data depends on, or a file cannot be written.
     """
     wanted = set(wanted) & (GENERATED.keys() | PREVIOUS.keys() | DERIVED.keys())
     if not wanted:
-        return
+        return set()
     make_private_dir(folder(deployment))
     given, rotated = deployment.given_secrets, rotation(deployment)
     names = {source for name in wanted for source in SOURCES.get(name, (name,))} - PREVIOUS.keys()
@@ -90,7 +93,7 @@ def ensure(deployment: Deployment, wanted: Iterable[str], *, engine: str) -> Non
             known[name] = given[name]
         elif path.exists():
             known[name] = rotated.get(name) or path.read_text()
-        elif deployment.record():
+        elif name in deployment.record().get("secrets", []):
             raise UserError(
                 f"the secret '{name}' of stack '{deployment.name}' is gone, and its data depends on it",
                 f"put the file back: {path}",
@@ -101,6 +104,7 @@ def ensure(deployment: Deployment, wanted: Iterable[str], *, engine: str) -> Non
         write(path, known[name], engine)
     for name in sorted(wanted & DERIVED.keys()):
         write(folder(deployment) / name, DERIVED[name](known), engine)
+    return names
 
 
 def rotation(deployment: Deployment) -> dict[str, str]:

@@ -66,6 +66,7 @@ SERVICES: dict[str, Service] = {
     "bucket": Service(oneshot=True, checks_external=lambda settings: settings.object_store == "external"),
     "schema": Service(oneshot=True, checks_external=lambda settings: bool(settings.database)),
     "mlflow": Service(port=lambda settings: settings.port, readiness="/ready"),
+    "cleanup": Service(wanted=lambda settings, _: bool(settings.cleanup_schedule)),
     "gateway-sync": Service(oneshot=True, wanted=lambda settings, stack: not _standalone(settings, stack)),
     "gateway": Service(wanted=_standalone, port=lambda settings: settings.gateway_port, readiness="/health"),
 }

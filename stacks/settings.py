@@ -67,6 +67,10 @@ class Settings(BaseModel):
     gateway_config: Path = Path("gateway.yaml")
     gateway_keys: Path = Path("gateway-keys")
 
+    # Cleanup
+    cleanup_schedule: str = ""
+    cleanup_older_than: Annotated[str, Field(pattern=r"^[0-9]+[mhd]$")] = "30d"
+
     # Containers
     memory_limit: Size = "1g"
     pids_limit: Annotated[int, Field(ge=32)] = 512

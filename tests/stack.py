@@ -127,3 +127,8 @@ def wait_until(condition: Callable[[], bool], state: Callable[[], str], *, secon
     while not condition():
         assert time.monotonic() < deadline, f"not in time: {state()}"
         time.sleep(0.2)
+
+
+def free_ports() -> dict[str, object]:
+    """A free port for everything that a stack may listen on, by setting."""
+    return {name: free_port() for name in ("port", "gateway_port", "postgres_port", "object_store_port")}

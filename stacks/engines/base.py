@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from console import UserError
+from console import UserError, note
 from stacks import gateway_files, secrets
 from stacks.deployment import RECORD, write_private
 from stacks.render import FRAMES, secrets_named
 from stacks.services import SERVICES, probe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from stacks.deployment import Deployment
+
+RESTART_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,6 @@ class ServiceStatus:
         url: where a person opens it.
         version: what it says of its version.
         uptime: seconds since it started.
-        memory: bytes, shared pages counted once where the system tells (PSS).
         detail: why it is not healthy, in the engine's words.
     """
 
@@ -41,7 +43,6 @@ class ServiceStatus:
     url: str | None = None
     version: str | None = None
     uptime: float | None = None
-    memory: int | None = None
     detail: str | None = None
 
     @property
@@ -87,6 +88,10 @@ class Engine(ABC):
         """Every service of the stack, in start order."""
 
     @abstractmethod
+    def memory(self) -> dict[str, int]:
+        """Bytes of memory by running service, shared pages counted once where the system tells (PSS)."""
+
+    @abstractmethod
     def logs(self, *, service: str | None, follow: bool, tail: int) -> None:
         """Write the last `tail` log lines of one service or all to standard output."""
 
@@ -120,16 +125,16 @@ class Engine(ABC):
         Raises:
             UserError: a secret is gone, or a file cannot be written.
         """
-        secrets.ensure(self.deployment, secrets_named(files), engine=self.name)
+        made = secrets.ensure(self.deployment, secrets_named(files), engine=self.name)
         gateway_files.write(self.deployment, engine=self.name)
         for path, text in files.items():
             write_private(self.deployment.state / path, text)
-        self.deployment.remember(self.name)
+        self.deployment.remember(self.name, secrets=made)
 
     def forget(self) -> None:
         """Remove what the state directory holds beside data and logs: rendered files, secrets, the record."""
         state = self.deployment.state
-        for folder in ("secrets", "gateway"):
+        for folder in ("secrets", gateway_files.FOLDER):
             shutil.rmtree(state / folder, ignore_errors=True)
         for name in (*FRAMES.values(), RECORD):
             (state / name).unlink(missing_ok=True)
@@ -140,6 +145,25 @@ class Engine(ABC):
             return dict(json.loads(self.capture(["-m", "server.stores"])))
         except (UserError, json.JSONDecodeError):
             return {}
+
+    @contextmanager
+    def without_server(self) -> Iterator[None]:
+        """Stop the tracking server for as long as the block lasts, then bring the stack up again.
+
+        Raises:
+            UserError: the stack does not come up again.
+        """
+        note("stopping the tracking server")
+        self.stop("mlflow")
+        try:
+            yield
+        finally:
+            note("bringing the stack up again")
+            self.up(timeout=RESTART_SECONDS)
+
+    @abstractmethod
+    def stop(self, service: str) -> None:
+        """Stop one service; the next `up` starts it again."""
 
     def probed(self, name: str, *, state: str, **facts: Any) -> ServiceStatus:
         """The status of a running service, its health asked at its published address."""

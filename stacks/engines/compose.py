@@ -81,10 +81,23 @@ class ComposeEngine(Engine):
         if volumes:
             self.forget()
 
+    def stop(self, service: str) -> None:
+        """See `Engine.stop`."""
+        subprocess.run(self._compose("stop", service), capture_output=True, check=False)
+
     def services(self) -> list[ServiceStatus]:
         """See `Engine.services`."""
         containers = self._containers()
         return [self._status(name, containers.get(name)) for name in self.deployment.services]
+
+    def memory(self) -> dict[str, int]:
+        """See `Engine.memory`; the engine counts a container's page cache out."""
+        running = {row["Name"]: name for name, row in self._containers().items() if row["State"] == "running"}
+        if not running:
+            return {}
+        text = _output(["docker", "stats", "--no-stream", "--format", "{{json .}}", *running]) or ""
+        rows = [json.loads(line) for line in text.splitlines()]
+        return {running[row["Name"]]: _bytes(row["MemUsage"].partition("/")[0]) for row in rows}
 
     def logs(self, *, service: str | None, follow: bool, tail: int) -> None:
         """See `Engine.logs`."""
@@ -175,7 +188,7 @@ class ComposeEngine(Engine):
         for name in self.deployment.services:
             setting = SERVICES[name].port
             if setting and (port := setting(self.deployment.settings)) not in held:
-                check_port_is_free(self.deployment.settings.host, port)
+                check_port_is_free(self.deployment.settings.host, port, self.deployment)
 
     def _containers(self) -> dict[str, Any]:
         """What ``docker compose ps`` says of each service's container; empty before the first `up`."""
@@ -264,6 +277,13 @@ def _output(command: Sequence[str]) -> str | None:
 def _version(text: str) -> tuple[int, ...]:
     digits = (part for part in text.lstrip("v").replace("-", ".").replace("+", ".").split("."))
     return tuple(int(part) for part in digits if part.isdigit())[:3]
+
+
+def _bytes(text: str) -> int:
+    """A size as ``docker stats`` writes it, such as ``351.7MiB``."""
+    number = text.strip().rstrip("BKMGTi")
+    unit = text.strip().removeprefix(number)
+    return int(float(number) * 1024 ** ("B", "KiB", "MiB", "GiB", "TiB").index(unit))
 
 
 def _uptime(container: str) -> float | None:

@@ -59,13 +59,20 @@ class HostEngine(Engine):
         for folder in ("logs", "data", "data/objects"):
             make_private_dir(self.deployment.state / folder)
         self.write(render(self.deployment, self.name))
-        if self._pid() is None:
+        fresh = self._pid() is None
+        if fresh:
             self._start_supervisord(deadline)
             changed = set(self.deployment.services)
         else:
             changed = self._apply_changes()
         for name in self.deployment.services:
-            self._start(name, deadline, changed=name in changed)
+            try:
+                self._start(name, deadline, changed=name in changed)
+            except UserError as error:
+                if fresh and SERVICES[name].checks_external(self.deployment.settings):
+                    self.down(volumes=False)
+                    raise UserError(f"nothing was started: {error.message}", *error.hints) from None
+                raise
 
     def down(self, *, volumes: bool) -> None:
         """See `Engine.down`."""
@@ -86,7 +93,15 @@ class HostEngine(Engine):
         if volumes:
             for folder in (self.deployment.postgres_data, *map(self.deployment.state.joinpath, _FOLDERS)):
                 shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # root's lies in a folder of its own; it goes once nothing else is in it
+                self.deployment.postgres_data.parent.rmdir()
             self.forget()
+
+    def stop(self, service: str) -> None:
+        """See `Engine.stop`."""
+        if self._pid() is not None:
+            with suppress(xmlrpc.client.Fault):  # it does not run
+                self._rpc().stopProcess(service)
 
     def services(self) -> list[ServiceStatus]:
         """See `Engine.services`."""
@@ -94,6 +109,14 @@ class HostEngine(Engine):
             return [ServiceStatus(name, "stopped") for name in self.deployment.services]
         known = {info["name"]: info for info in self._rpc().getAllProcessInfo()}
         return [self._status(name, known.get(name)) for name in self.deployment.services]
+
+    def memory(self) -> dict[str, int]:
+        """See `Engine.memory`."""
+        if self._pid() is None:
+            return {}
+        running = {info["name"]: info["pid"] for info in self._rpc().getAllProcessInfo() if info["pid"]}
+        found = {name: _memory(pid) for name, pid in running.items()}
+        return {name: count for name, count in found.items() if count is not None}
 
     def logs(self, *, service: str | None, follow: bool, tail: int) -> None:
         """See `Engine.logs`."""
@@ -131,18 +154,23 @@ class HostEngine(Engine):
         return {**_clean_environment(), **process_environment(self.deployment)}
 
     def _check_ports(self) -> None:
-        """Find a taken port before anything is started; our own processes may hold theirs."""
-        for name in self.deployment.services:
-            service, settings = SERVICES[name], self.deployment.settings
-            if self._pid() is not None and self._running(name):
-                continue
-            if service.port:
-                check_port_is_free(settings.host, service.port(settings))
-            if service.local_port:
-                check_port_is_free("127.0.0.1", service.local_port(settings))
+        """Find a taken port before anything is started; what runs already may keep its own."""
+        held = self._held()
+        settings = self.deployment.settings
+        for service in map(SERVICES.__getitem__, self.deployment.services):
+            for host, port in ((settings.host, service.port), ("127.0.0.1", service.local_port)):
+                if port and port(settings) not in held:
+                    check_port_is_free(host, port(settings), self.deployment)
 
-    def _running(self, name: str) -> bool:
-        return any(info["name"] == name and info["pid"] for info in self._rpc().getAllProcessInfo())
+    def _held(self) -> set[int]:
+        """The ports that processes of this deployment listen on."""
+        pid = self._pid()
+        family = [] if pid is None else psutil.Process(pid).children(recursive=True)
+        found = set()
+        for process in family:
+            with suppress(psutil.Error):
+                found |= {c.laddr.port for c in process.net_connections("tcp") if c.laddr}
+        return found
 
     def _start_supervisord(self, deadline: float) -> None:
         self.deployment.socket.unlink(missing_ok=True)
@@ -213,9 +241,7 @@ class HostEngine(Engine):
         local_port = SERVICES[name].local_port
         if local_port and not listens(local_port(self.deployment.settings)):
             return ServiceStatus(name, state, health="unhealthy", detail="does not listen yet")
-        return self.probed(
-            name, state=state, uptime=float(info["now"] - info["start"]), memory=_memory(info["pid"])
-        )
+        return self.probed(name, state=state, uptime=float(info["now"] - info["start"]))
 
     def _log(self, name: str) -> Path:
         return self.deployment.state / "logs" / f"{name}.log"

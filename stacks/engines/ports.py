@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import psutil
 
 from console import UserError
+from stacks import catalogue
+from stacks.deployment import RECORD, open_deployment
+
+if TYPE_CHECKING:
+    from stacks.deployment import Deployment
 
 
-def check_port_is_free(host: str, port: int) -> None:
-    """Find out whether a service could listen there.
+def check_port_is_free(host: str, port: int, deployment: Deployment) -> None:
+    """Find out whether a service of a deployment could listen there.
 
     Raises:
         UserError: it could not; names the process that holds the port where the system tells.
@@ -24,8 +30,28 @@ def check_port_is_free(host: str, port: int) -> None:
         except OSError as error:
             raise UserError(
                 f"cannot listen on {host}, port {port}: {str(error.strerror).lower()}{_holder(port)}",
-                f"take another port: invoke up --set port={port + 2}",
+                *(
+                    f"stop the stack that has it: invoke down --stack={name}"
+                    for name in _neighbours(deployment, port)
+                ),
+                f"or take another port: invoke up --set port={port + 10}",
             ) from None
+
+
+def _neighbours(deployment: Deployment, port: int) -> list[str]:
+    """Other stacks of this checkout that were brought up with this port."""
+    found = []
+    for name in sorted(path.parent.name for path in deployment.state.parent.glob(f"*/{RECORD}")):
+        if name != deployment.name and name in catalogue.names():
+            settings = open_deployment(name, recorded=True).settings
+            if port in {
+                settings.port,
+                settings.gateway_port,
+                settings.postgres_port,
+                settings.object_store_port,
+            }:
+                found.append(name)
+    return found
 
 
 def _holder(port: int) -> str:

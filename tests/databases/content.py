@@ -6,7 +6,6 @@ write URI FOLDER`` writes and prints nothing; ``python content.py read URI`` pri
 
 from __future__ import annotations
 
-# ruff: noqa: ANN401 - the types of eight MLflow versions
 import inspect
 import json
 import os

@@ -64,6 +64,15 @@ def test_a_taken_port_is_named_with_the_process_that_holds_it(stack: StackUnderT
     assert "invoke up --set port=" in text
 
 
+def test_a_port_that_another_stack_has_is_answered_with_that_stack(stack: StackUnderTest) -> None:
+    stack.up()
+    text = answer(
+        stack, "up", "--stack=gateway", "--engine=host", "--set", f"gateway_port={stack.settings['port']}"
+    )
+    assert "stop the stack that has it: invoke down --stack=local" in text
+    stack.down("--volumes", "--yes")
+
+
 def test_a_missing_docker_engine_is_answered(stack: StackUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
     text = answer(stack, "up", "--engine=compose")

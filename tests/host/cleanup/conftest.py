@@ -60,7 +60,7 @@ class World:
         assert result == code, out.getvalue()
         return dict(json.loads(out.getvalue())) if out.getvalue() else {}
 
-    def keys(self, prefix: str = "") -> set[str]:
+    def objects(self, prefix: str = "") -> set[str]:
         return {item.key for item in open_store(self.destination).list(prefix)}
 
     def rows(self, query: str, **values: Any) -> list[Any]:
@@ -92,7 +92,7 @@ class World:
     def assert_owned(self) -> None:
         """Assert that every object belongs to something in the database."""
         owners = made.owner_ids(self.engine)
-        strays = {key for key in self.keys() if not any(part in owners for part in key.split("/"))}
+        strays = {key for key in self.objects() if not any(part in owners for part in key.split("/"))}
         assert strays == set()
 
 
@@ -195,3 +195,14 @@ def world(request: pytest.FixtureRequest) -> World:
 def new_database(postgres: servers.Postgres) -> Callable[[], str]:
     """Ask for the URI of an empty PostgreSQL database."""
     return lambda: postgres.create(f"empty{next(_numbers)}")
+
+
+@pytest.fixture(scope="session")
+def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a SQLite database of the installed MLflow's schema, with nothing in it."""
+    import mlflow.store.tracking.sqlalchemy_store as module
+
+    tracking: Any = module
+    folder = tmp_path_factory.mktemp("empty")
+    tracking.SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", str(folder))._dispose_engine()
+    return folder / "mlflow.db"

@@ -32,9 +32,9 @@ def test_everything_deleted_goes_and_everything_live_reads_back_equal(world: Wor
 def test_objects_that_live_things_own_are_all_there_afterwards(world: World) -> None:
     gone = {world.ids[name] for name in PURGED_RUNS | {"gone-model", "gone-trace", "model-deleted"}}
     gone |= {entity for name, entity in world.ids.items() if name in {"team-deleted", "team-gone"}}
-    expected = {key for key in world.keys() if not gone & set(key.split("/"))}
+    expected = {key for key in world.objects() if not gone & set(key.split("/"))}
     world.cleanup("--yes", "--orphan-grace=0m")
-    assert world.keys() == expected
+    assert world.objects() == expected
 
 
 def test_a_second_cleanup_finds_nothing_more(world: World) -> None:

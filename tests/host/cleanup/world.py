@@ -50,7 +50,8 @@ def s3_server(root: Path) -> Iterator[dict[str, str]]:
     port = free_port()
     log = root.with_suffix(".log")
     rclone = Path(sys.executable).parent / "rclone"
-    argv = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "access-key,secret-key", root]
+    argv = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{port}"]
+    argv += ["--auth-key", "access-key,secret-key", str(root)]
     with log.open("wb") as output:
         process = subprocess.Popen(argv, stdout=output, stderr=output)
     try:
@@ -268,7 +269,7 @@ def read_live(uri: str) -> dict[str, Any]:
     from mlflow import MlflowClient
     from mlflow.entities import ViewType
 
-    client = MlflowClient(uri, registry_uri=uri)
+    client: Any = MlflowClient(uri, registry_uri=uri)
     found: dict[str, Any] = {"experiments": {}, "runs": {}, "models": {}, "traces": {}, "registered": {}}
     live_runs: set[str] = set()
     experiments = client.search_experiments(view_type=ViewType.ALL)
@@ -355,7 +356,7 @@ def dangling(engine: Engine) -> dict[str, int]:
     """Count rows that point at nothing, over every foreign key and every reference by value."""
     inspector = inspect(engine)
     tables = {name: {c["name"] for c in inspector.get_columns(name)} for name in inspector.get_table_names()}
-    found = {}
+    found: dict[str, int] = {}
     with engine.connect() as connection:
         for table in tables:
             for key in inspector.get_foreign_keys(table):
@@ -366,7 +367,9 @@ def dangling(engine: Engine) -> dict[str, int]:
                 given = " AND ".join(f'c."{column}" IS NOT NULL' for column in key["constrained_columns"])
                 query = f"""SELECT count(*) FROM "{table}" c WHERE {given} AND NOT EXISTS
                     (SELECT 1 FROM "{key["referred_table"]}" t WHERE {on})"""
-                found[f"{table}.{key['constrained_columns']}"] = connection.execute(text(query)).scalar()
+                found[f"{table}.{key['constrained_columns']}"] = int(
+                    connection.execute(text(query)).scalar_one()
+                )
         for table, column, target, target_column, condition in BY_VALUE:
             if column not in tables.get(table, ()) or target_column not in tables.get(target, ()):
                 continue
@@ -374,7 +377,7 @@ def dangling(engine: Engine) -> dict[str, int]:
                 NOT EXISTS (SELECT 1 FROM "{target}" t
                 WHERE CAST(t."{target_column}" AS VARCHAR(64)) = CAST(c."{column}" AS VARCHAR(64)))"""
             name = f"{table}.{column}->{target}"
-            found[name] = found.get(name, 0) + connection.execute(text(query)).scalar()
+            found[name] = found.get(name, 0) + int(connection.execute(text(query)).scalar_one())
         if "assessment_metadata" in tables.get("assessments", ()):
             texts = connection.execute(text("SELECT assessment_metadata FROM assessments")).scalars().all()
             runs = set(connection.execute(text("SELECT run_uuid FROM runs")).scalars())

@@ -272,3 +272,26 @@ def test_every_older_database_backs_up_and_restores(
         fresh = new_uri("postgresql")
         restore(fresh, one.path)
         assert postgres.dump(fresh.rpartition("/")[2]) == postgres.dump(uri.rpartition("/")[2])
+
+
+def test_an_ordinary_role_that_owns_its_database_is_enough(
+    old_database: Callable[[str, str], str], postgres: Postgres, tmp_path: Path
+) -> None:
+    laptop = back_up(old_database("3.10.1", "sqlite"), tmp_path / "sets")
+    postgres.sql("CREATE ROLE mlflow LOGIN PASSWORD 's3cret-pass'")
+    postgres.sql("CREATE DATABASE owned OWNER mlflow")
+    uri = postgres.uri("owned").replace("tester", "mlflow")
+    prepare(uri)
+    assert restore(uri, laptop.path).schema.state == "current"
+    first = back_up(uri, tmp_path / "sets")
+    before = read(uri)
+    again = back_up(uri, tmp_path / "sets")
+    assert (first.path / "database.dump").samefile(again.path / "database.dump")
+    restore(uri, first.path)
+    assert read(uri) == before  # the text of CHECK constraints changes once: PostgreSQL writes them so
+    with connect(uri).begin() as connection:
+        connection.exec_driver_sql("DELETE FROM alembic_version")
+        connection.exec_driver_sql("INSERT INTO alembic_version VALUES ('6f8d9c3b2a1e')")
+    foreign = back_up(old_database("3.15.1", "postgresql"), tmp_path / "sets")  # tables of another owner
+    assert restore(uri, foreign.path).schema.state == "behind"
+    assert migrate(uri, tmp_path / "sets").after.state == "current"

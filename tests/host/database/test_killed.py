@@ -160,7 +160,7 @@ PATCHES = {
         ("sqlite", "sqlite", "while pages are copied"),
     ],
 )
-def test_a_killed_restore_changes_nothing(  # noqa: PLR0917
+def test_a_killed_restore_changes_nothing(
     stored: str,
     target: str,
     moment: str,

@@ -149,6 +149,29 @@ def test_who_uses_a_postgresql_database_is_told(
         assert plan(uri).users == ["my-server (tester from 127.0.0.1, idle)"]
 
 
+def test_a_migration_does_not_wait_for_ever_for_a_transaction_left_open(
+    old_database: Callable[[str, str], str],
+    dump: Callable[[str], bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import psycopg2
+
+    from database import migrate as module
+
+    monkeypatch.setattr(module, "LOCK_TIMEOUT", 500)
+    uri = old_database("3.5.1", "postgresql")
+    before = dump(uri)
+    plain = uri.replace("postgresql+psycopg2", "postgresql")
+    with closing(psycopg2.connect(plain, application_name="a-notebook")) as session:
+        session.cursor().execute("SELECT count(*) FROM experiments")
+        with pytest.raises(UserError, match="lock timeout"):
+            migrate(uri, tmp_path / "sets")
+    assert "a-notebook (tester from 127.0.0.1, idle in transaction)" in capsys.readouterr().err
+    assert dump(uri) == before
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_schema_that_is_ahead_is_refused_and_its_version_named(
     kind: str, old_database: Callable[[str, str], str], dump: Callable[[str], bytes], tmp_path: Path

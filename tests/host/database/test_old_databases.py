@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 KINDS = ["sqlite", "postgresql"]
 
 
-def contained(before: Any, after: Any, where: str = "") -> list[str]:  # noqa: ANN401
+def contained(before: Any, after: Any, where: str = "") -> list[str]:
     """Return what of `before` is not in `after`: migrations may add keys, never lose or change one."""
     if isinstance(before, dict):
         kept = [key for key in before if key in after]

@@ -68,12 +68,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def provider() -> Iterator[str]:
-    """Serve on a free port; gives the base URL for ``openai_api_base``."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+def provider(host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve on a free port of an address of this machine; gives the base URL for ``openai_api_base``."""
+    server = ThreadingHTTPServer((host, 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
+        yield f"http://{host}:{server.server_port}/v1"
     finally:
         server.shutdown()
         server.server_close()

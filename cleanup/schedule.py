@@ -1,0 +1,130 @@
+"""``python -m cleanup.schedule "CRON" -- FLAGS``: run cleanup again and again, as a service of a stack.
+
+Each run is a process of its own with ``--yes``, so that between two runs this one is small. It logs the
+cleanup's own notes and one line with the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import threading
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from console import UserError, note, user_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
+
+
+def matcher(cron: str) -> Callable[[datetime], bool]:
+    """Return the function that tells whether a minute is one of a cron expression.
+
+    Args:
+        cron: minute, hour, day of the month, month, day of the week (0 is Sunday), each ``*``, ``*/n``,
+            ``a-b``, a number or a list of those. All five must match. Read by huey, which MLflow brings.
+
+    Raises:
+        UserError: not five such fields.
+    """
+    from huey import crontab
+
+    fields = cron.split()
+    hint = "five fields: minute hour day month weekday, for example '30 3 * * *' for every night at half past three"
+    if len(fields) != 5:
+        raise UserError(f"cannot read the schedule '{cron}'", hint)
+    names = ("minute", "hour", "day", "month", "day_of_week")
+    try:
+        found: Callable[[datetime], bool] = crontab(**dict(zip(names, fields, strict=True)), strict=True)
+    except ValueError as error:
+        raise UserError(f"cannot read the schedule '{cron}': {error}", hint) from None
+    return found
+
+
+def next_time(due: Callable[[datetime], bool], now: datetime) -> datetime:
+    """Return the first minute after `now` that is due.
+
+    Raises:
+        UserError: there is none within four years.
+    """
+    minute = now.replace(second=0, microsecond=0)
+    for _ in range(4 * 366 * 24 * 60):
+        minute += timedelta(minutes=1)
+        if due(minute):
+            return minute
+    raise UserError("this schedule never comes: no such day in four years")
+
+
+class Service:
+    """Waits and runs until it is told to stop."""
+
+    def __init__(self, due: Callable[[datetime], bool], flags: list[str]) -> None:
+        self._due = due
+        self._flags = flags
+        self._stop = threading.Event()
+        self._process: subprocess.Popen[str] | None = None
+
+    def stop(self, _number: int, _frame: FrameType | None) -> None:
+        """End the wait, or the run: SIGINT lets it end its batch."""
+        self._stop.set()
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        while not self._stop.is_set():
+            then = next_time(self._due, datetime.now().astimezone())
+            note(f"next cleanup at {then:%Y-%m-%d %H:%M %Z}")
+            while not self._stop.is_set() and datetime.now().astimezone() < then:
+                # short waits, for the clock may be set
+                self._stop.wait(min(30.0, max(0.05, (then - datetime.now().astimezone()).total_seconds())))
+            if not self._stop.is_set():
+                self.once()
+
+    def once(self) -> int:
+        """Run one cleanup and log what it did; return its exit code."""
+        argv = [sys.executable, "-m", "cleanup", *self._flags, "--yes", "--json"]
+        note(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} cleanup starts: {' '.join(self._flags)}")
+        self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        output, _ = self._process.communicate()
+        summary = ""
+        if output.strip():
+            answer = json.loads(output)
+            summary = json.dumps(
+                {name: answer[name] for name in ("deleted", "artifacts", "left", "seconds") if name in answer}
+            )
+        note(
+            f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} exit code {self._process.returncode} {summary}"
+        )
+        return self._process.returncode
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cleanup.schedule", description="Run cleanup on a schedule."
+    )
+    parser.add_argument(
+        "cron", metavar="CRON", help="minute hour day month weekday, in this machine's time zone"
+    )
+    parser.add_argument("flags", nargs="*", metavar="FLAG", help="after --: flags of python -m cleanup")
+    arguments = parser.parse_args(argv)
+    with user_errors():
+        from cleanup.__main__ import filters_of
+        from cleanup.__main__ import parser as cleanup_parser
+
+        filters_of(cleanup_parser().parse_args(arguments.flags))  # complain now, not at half past three
+        service = Service(matcher(arguments.cron), arguments.flags)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, service.stop)
+        service.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

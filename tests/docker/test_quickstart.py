@@ -1,0 +1,267 @@
+"""Quickstart on the Compose engine: the same trials in containers, and how closed those are."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stacks.engines.compose import compose_command
+from tests import quickstart, story
+from tests.host.gateway.provider import provider
+from tests.stack import StackUnderTest, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.docker
+RUNNING = ("postgres", "object-store", "mlflow")
+
+
+def docker(*words: str) -> str:
+    """What a docker command prints; a failure fails with what it said."""
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+class Containers(quickstart.Inside):
+    """A stack's containers, found by Compose's labels."""
+
+    @functools.cached_property
+    def project(self) -> str:
+        return str(json.loads((self.stack.state / "stack.json").read_text())["project"])
+
+    def all(self) -> dict[str, Any]:
+        """What the engine says of each container, by service."""
+        identities = docker(
+            "ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={self.project}"
+        )
+        found = json.loads(docker("inspect", *identities.split()))
+        return {container["Config"]["Labels"]["com.docker.compose.service"]: container for container in found}
+
+    def python(self, code: str) -> str:
+        # Through the entrypoint, which hands the secrets over.
+        return quickstart.run_python(
+            ["docker", "exec", "--interactive", self.all()["mlflow"]["Id"], "python", "-"], code
+        )
+
+    def kill(self, service: str) -> None:
+        """Kill the process itself: ``docker kill`` would count as a wish of the user, and nothing would restart."""
+        os.kill(self.all()[service]["State"]["Pid"], signal.SIGKILL)
+
+    def identities(self) -> dict[str, object]:
+        found = self.all()
+        return {service: (found[service]["Id"], found[service]["State"]["Pid"]) for service in RUNNING}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackUnderTest]:
+    """Start quickstart once, with a provider on the bridge's address behind its gateway."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    bridge = json.loads(docker("network", "inspect", "bridge"))[0]["IPAM"]["Config"][0]
+    address = bridge.get("Gateway") or bridge["Subnet"].rpartition(".")[0] + ".1"
+    with provider(address) as base:
+        settings = {"port": free_port(), "gateway_port": free_port()} | quickstart.write_gateway(folder, base)
+        subject = StackUnderTest("quickstart", "compose", folder / "state", settings)
+        try:
+            subject.up()
+            yield subject
+        finally:
+            if (subject.state / "stack.json").exists():
+                subject.down("--volumes", "--yes")
+
+
+@pytest.fixture(scope="module")
+def inside(stack: StackUnderTest) -> Containers:
+    return Containers(stack)
+
+
+def test_up_ends_with_every_service_ready_and_two_urls(stack: StackUnderTest) -> None:
+    status = stack.status()
+    names = ["postgres", "role", "object-store", "bucket", "schema", "mlflow", "gateway-sync"]
+    assert [service["name"] for service in status["services"]] == names
+    assert {service["health"] for service in status["services"]} == {"healthy", "done"}
+    assert all(
+        service["memory"] > 10 * 2**20 for service in status["services"] if service["health"] == "healthy"
+    )
+    assert stack.service("mlflow")["url"] == stack.url
+    assert status["gateway"] == f"{stack.url}/gateway/mlflow/v1"
+    assert status["schema"]["state"] == "current"
+
+
+def test_a_story_outlives_down_and_up_and_lies_in_both_stores(
+    stack: StackUnderTest, inside: Containers, tmp_path: Path
+) -> None:
+    told = story.tell(stack.url, tmp_path)
+    story.check(stack.url, told, tmp_path)
+    stack.down()
+    assert (
+        docker("ps", "--all", "--quiet", "--filter", f"label=org.mlflow-stacks.project={inside.project}")
+        == ""
+    )
+    stack.up()
+    story.check(stack.url, told, tmp_path)
+    quickstart.model_is_in_both_stores(inside, told)
+
+
+def test_a_stock_client_moves_300_mb_both_ways_through_the_server_alone(
+    stack: StackUnderTest, tmp_path: Path
+) -> None:
+    quickstart.big_artifact(stack, tmp_path)
+
+
+@pytest.mark.parametrize("victim", ["postgres", "mlflow"])
+def test_no_acknowledged_metric_is_lost_when_a_service_is_killed(inside: Containers, victim: str) -> None:
+    quickstart.metrics_survive(inside, victim)
+
+
+@pytest.mark.parametrize("victim", ["object-store", "mlflow"])
+def test_no_acknowledged_artifact_is_lost_when_a_service_is_killed(
+    inside: Containers, victim: str, tmp_path: Path
+) -> None:
+    quickstart.artifacts_survive(inside, victim, tmp_path)
+
+
+def test_the_gateway_chats_streams_and_names_the_missing_key(stack: StackUnderTest) -> None:
+    quickstart.gateway_answers(stack.status()["gateway"])
+
+
+def test_no_secret_shows_anywhere(stack: StackUnderTest, inside: Containers) -> None:
+    containers = inside.all()
+    images = {container["Image"] for container in containers.values()}
+    config = subprocess.run(
+        [*compose_command(), "--file", str(stack.state / "compose.yaml"), "config"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    places = {
+        "docker inspect": json.dumps(containers),
+        "docker history": "".join(docker("history", "--no-trunc", image) for image in images),
+        "docker compose config": config.stdout,
+    }
+    quickstart.no_secret_in(stack, places | quickstart.what_anybody_can_read(stack))
+    quickstart.secret_files_are_closed(stack, 0o444)  # read by a container's user; the folder is closed
+
+
+def test_mlflow_is_no_superuser_of_its_stores(inside: Containers) -> None:
+    quickstart.roles_are_modest(inside)
+
+
+@pytest.mark.parametrize("name", ["postgres-password", "gateway-passphrase"])
+def test_a_lost_secret_is_named_and_nothing_changes(inside: Containers, name: str) -> None:
+    quickstart.lost_secret_is_named(inside, name)
+
+
+def test_only_the_server_is_published_and_only_on_loopback(stack: StackUnderTest, inside: Containers) -> None:
+    published = {
+        (service, binding["HostIp"], int(binding["HostPort"]))
+        for service, container in inside.all().items()
+        for bindings in container["NetworkSettings"]["Ports"].values()
+        for binding in bindings or ()
+    }
+    assert published == {("mlflow", "127.0.0.1", stack.settings["port"])}
+    quickstart.foreign_headers_are_refused(stack)
+
+
+def test_the_stores_are_reached_from_their_own_network_alone(inside: Containers) -> None:
+    containers = inside.all()
+    network = f"{inside.project}_stores"
+    assert json.loads(docker("network", "inspect", network))[0]["Internal"] is True
+    places = []
+    for service, port in (("postgres", 5432), ("object-store", 9000)):
+        attached = containers[service]["NetworkSettings"]["Networks"]
+        assert list(attached) == [network]
+        places += [(service, port), (attached[network]["IPAddress"], port)]
+    code = (
+        "import socket\n"
+        f"for place in {places!r}:\n"
+        "    try:\n"
+        "        socket.create_connection(place, timeout=3)\n"
+        "        print('reached', place)\n"
+        "    except OSError:\n"
+        "        pass\n"
+    )
+    assert inside.python(code).count("reached") == 4
+    stranger = ["docker", "run", "--rm", "--interactive", "--network", f"{inside.project}_default"]
+    image = containers["mlflow"]["Image"]
+    assert quickstart.run_python([*stranger, "--entrypoint", "python", image, "-"], code) == ""
+
+
+def test_every_container_gets_nothing_it_does_not_need(inside: Containers) -> None:
+    containers = inside.all()
+    assert len(containers) == 7
+    for service, container in containers.items():
+        host = container["HostConfig"]
+        oneshot = service not in RUNNING
+        facts = {
+            "read-only root": host["ReadonlyRootfs"],
+            "capabilities": (host["CapDrop"], host["CapAdd"]),
+            "security": host["SecurityOpt"],
+            "memory": host["Memory"],
+            "pids": host["PidsLimit"],
+            "init": host["Init"],
+            "restart": host["RestartPolicy"]["Name"],
+            "log": (host["LogConfig"]["Type"], host["LogConfig"]["Config"]),
+            "privileged": host["Privileged"],
+            "stack": container["Config"]["Labels"]["org.mlflow-stacks.stack"],
+            "project": container["Config"]["Labels"]["org.mlflow-stacks.project"],
+        }
+        assert facts == {
+            "read-only root": True,
+            "capabilities": (["ALL"], None),
+            "security": ["no-new-privileges:true"],
+            "memory": 2 * 2**30,
+            "pids": 512,
+            "init": True,
+            "restart": "no" if oneshot else "unless-stopped",
+            "log": ("json-file", {"max-file": "3", "max-size": "10m"}),
+            "privileged": False,
+            "stack": "quickstart",
+            "project": inside.project,
+        }, service
+    for service in RUNNING:
+        status = (
+            line.split()
+            for line in docker("exec", containers[service]["Id"], "cat", "/proc/1/status").splitlines()
+        )
+        uids = next(words[1:] for words in status if words[0] == "Uid:")
+        assert set(uids) == {"999" if service == "postgres" else "10001"}, service
+
+
+def test_of_two_up_at_once_one_wins_and_the_other_says_so(stack: StackUnderTest) -> None:
+    quickstart.one_of_two_wins(stack)
+
+
+def test_a_standalone_gateway_gets_a_second_url_and_the_built_in_one_comes_back(
+    stack: StackUnderTest, inside: Containers
+) -> None:
+    answer = stack.up("--set", "gateway=standalone")
+    url = f"http://127.0.0.1:{stack.settings['gateway_port']}"
+    assert answer["services"][-1]["url"] == url
+    assert answer["gateway"] == f"{url}/v1"
+    quickstart.gateway_answers(answer["gateway"])
+    stack.up("--set", "gateway=standalone")  # which leaves it its keys
+    quickstart.gateway_answers(answer["gateway"])
+    bindings = inside.all()["gateway"]["NetworkSettings"]["Ports"]["5556/tcp"]
+    assert bindings == [{"HostIp": "127.0.0.1", "HostPort": str(stack.settings["gateway_port"])}]
+    answer = stack.up()
+    assert answer["gateway"] == f"{stack.url}/gateway/mlflow/v1"
+    quickstart.gateway_answers(answer["gateway"])
+
+
+def test_a_changed_key_reaches_the_running_server(stack: StackUnderTest, inside: Containers) -> None:
+    keys = stack.settings["gateway_keys"]
+    shutil.copy(f"{keys}/provider-key", f"{keys}/absent-key")
+    before = inside.identities()
+    answer = stack.up()
+    assert inside.identities() == before
+    assert quickstart.chat(answer["gateway"], "keyless") == quickstart.TEXT
