@@ -229,7 +229,10 @@ def secret_values(stack: StackUnderTest) -> dict[str, str]:
     folder = stack.state / "secrets"
     derived = {"pgpass", "object-store-credentials", "object-store-owner"}
     files = [path for path in folder.rglob("*") if path.is_file() and path.name not in derived]
-    return {str(path.relative_to(folder)): path.read_text().strip() for path in files}
+    values = {str(path.relative_to(folder)): path.read_text().strip() for path in files}
+    return {
+        name: value for name, value in values.items() if value
+    }  # the previous ones are empty but in a rotation
 
 
 def no_secret_in(stack: StackUnderTest, places: dict[str, str]) -> None:
@@ -293,6 +296,59 @@ def lost_secret_is_named(inside: Inside, name: str) -> None:
     aside.rename(path)
     stack.up()
     assert inside.identities() == running
+
+
+_DOORS = """
+import boto3, botocore.exceptions, json, os, psycopg2
+from sqlalchemy.engine import make_url
+url = make_url(os.environ["MLFLOW_BACKEND_STORE_URI"])
+found = {}
+for user, name, base in (("postgres", "postgres-password", "postgres"), ("mlflow", "database-password", "mlflow")):
+    try:
+        psycopg2.connect(host=url.host, port=url.port, user=user, password=VALUES[name], dbname=base).close()
+        found[name] = True
+    except psycopg2.OperationalError as error:
+        assert "password authentication failed" in str(error), error
+        found[name] = False
+for user, name in (
+    ("object-store-root-user", "object-store-root-password"), ("object-store-key", "object-store-secret")
+):
+    keys = {"aws_access_key_id": VALUES[user], "aws_secret_access_key": VALUES[name]}
+    store = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"], **keys)
+    try:
+        store.list_objects_v2(Bucket="mlflow", MaxKeys=1)
+        found[name] = True
+    except botocore.exceptions.ClientError:
+        found[name] = False
+print(json.dumps(found))
+"""
+
+
+def rotation_loses_nothing(inside: Inside, folder: Path) -> None:
+    """New secrets open every door, the old ones none; what was written is there, and the gateway still has its key."""
+    stack = inside.stack
+    told = story.tell(stack.url, folder, megabytes=1)
+    [[value, key]] = inside.sql(
+        "SELECT encode(encrypted_value, 'hex'), encode(wrapped_dek, 'hex') FROM secrets LIMIT 1"
+    )
+    before = secret_values(stack)
+    done = stack.invoke("secrets-rotate", f"--stack={stack.name}", "--yes", "--json")
+    rotated, after = json.loads(done.stdout)["rotated"], secret_values(stack)
+    assert len(rotated) == 5
+    assert all(after[name] != before[name] for name in rotated)
+    assert not [
+        name for values in (before, after) for name in rotated if values[name] in done.stdout + done.stderr
+    ]
+    assert set(json.loads(inside.python(f"VALUES = {after!r}\n{_DOORS}")).values()) == {True}
+    assert set(json.loads(inside.python(f"VALUES = {before!r}\n{_DOORS}")).values()) == {False}
+    story.check(stack.url, told, folder)
+    assert story.some_run(stack.url).data.metrics == {"x": 1.0}
+    [[same, other]] = inside.sql(
+        f"SELECT encode(encrypted_value, 'hex'), encode(wrapped_dek, 'hex') FROM secrets"
+        f" WHERE encrypted_value = decode('{value}', 'hex')"
+    )
+    assert (same, other != key) == (value, True)
+    assert chat(f"{stack.url}/gateway/mlflow/v1", "first") == TEXT
 
 
 def _state(stack: StackUnderTest) -> dict[str, tuple[int, int]]:

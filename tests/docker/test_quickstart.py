@@ -265,3 +265,7 @@ def test_a_changed_key_reaches_the_running_server(stack: StackUnderTest, inside:
     answer = stack.up()
     assert inside.identities() == before
     assert quickstart.chat(answer["gateway"], "keyless") == quickstart.TEXT
+
+
+def test_rotated_secrets_open_every_door_and_lose_nothing(inside: Containers, tmp_path: Path) -> None:
+    quickstart.rotation_loses_nothing(inside, tmp_path)
