@@ -121,9 +121,7 @@ class Deployment:
             ) from None
 
     def remember(self, engine: str, *, secrets: Iterable[str]) -> None:
-        """Write the record: the engine, the names of the secrets that were made so far, and every setting that
-        differs from its default (secrets excepted).
-        """
+        """Write the record: engine, images, names of the secrets made so far, settings that are not the default."""
         record = {
             "stack": self.name,
             "engine": engine,
