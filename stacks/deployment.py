@@ -122,7 +122,7 @@ class Deployment:
             ) from None
 
     def remember(self, engine: str, *, secrets: Iterable[str]) -> None:
-        """Write the record: the engine, the secrets made so far by name, and every setting that is no default."""
+        """Write the record: engine, images, names of the secrets made so far, settings that are not the default."""
         record = {
             "stack": self.name,
             "engine": engine,

@@ -205,6 +205,8 @@ class HostEngine(Engine):
 
     def _start(self, name: str, deadline: float, *, changed: bool) -> None:
         status = self._status(name, self._rpc().getProcessInfo(name))
+        log = self._log(name)
+        told_before = log.stat().st_size if log.exists() else 0
         if changed or status.state not in {"running", "starting"}:
             if SERVICES[name].oneshot and status.ready and not changed:
                 return
@@ -217,13 +219,13 @@ class HostEngine(Engine):
             if SERVICES[name].oneshot and status.state in {"exited", "failed"}:
                 raise UserError(
                     f"service '{name}' failed: {status.detail}",
-                    *_last_lines(self._log(name)),
+                    *_last_lines(log, since=told_before),
                     f"all of it: invoke logs --stack={self.deployment.name} --service={name}",
                 )
             if now > deadline or now - (failing_since or now) > _GIVE_UP:
                 raise UserError(
                     f"service '{name}' is not ready in time: {status.state}, {status.health or status.detail}",
-                    *_last_lines(self._log(name)),
+                    *_last_lines(log, since=told_before),
                     f"look on: invoke logs --stack={self.deployment.name} --service={name} --follow",
                     "or wait longer: invoke up --timeout=SECONDS",
                 )
@@ -234,8 +236,10 @@ class HostEngine(Engine):
             return ServiceStatus(name, "stopped")
         state = _STATES[info["statename"]]
         if SERVICES[name].oneshot:
-            done = state == "exited" and info["exitstatus"] == 0
-            return ServiceStatus(name, state, health="done" if done else None, detail=info["description"])
+            if state == "exited" and info["exitstatus"] == 0:
+                return ServiceStatus(name, state, health="done")
+            detail = f"exit code {info['exitstatus']}" if state == "exited" else info["description"]
+            return ServiceStatus(name, state, detail=detail)
         if state != "running":
             return ServiceStatus(name, state, detail=info["spawnerr"] or info["description"])
         local_port = SERVICES[name].local_port
@@ -277,10 +281,12 @@ def _resident(process: psutil.Process) -> int:
     return int(getattr(full, "pss", full.rss))
 
 
-def _last_lines(path: Path, count: int = 10) -> list[str]:
+def _last_lines(path: Path, *, since: int = 0, count: int = 10) -> list[str]:
+    """The end of a log, of what was written after its first `since` bytes (of all, if it was rotated meanwhile)."""
     if not path.exists():
         return []
-    return path.read_text(errors="replace").splitlines()[-count:]
+    text = path.read_bytes()
+    return text[since if since < len(text) else 0 :].decode(errors="replace").splitlines()[-count:]
 
 
 def _clean_environment() -> dict[str, str]:

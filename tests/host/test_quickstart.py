@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import secrets
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -18,11 +18,10 @@ from stacks.settings import ROOT
 from tests import quickstart, story
 from tests.host.database import servers
 from tests.host.gateway.provider import provider
-from tests.stack import StackUnderTest, free_port, wait_until
+from tests.stack import StackUnderTest, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 PORTS = {
     "mlflow": "port",
@@ -147,7 +146,7 @@ def test_a_lost_secret_is_named_and_nothing_changes(inside: Processes, name: str
 
 
 def test_everything_listens_on_loopback_alone(stack: StackUnderTest, inside: Processes) -> None:
-    family = inside.keeper.children(recursive=True)
+    family = [inside.keeper, *inside.keeper.children(recursive=True)]
     listening = {
         c.laddr for process in family for c in process.net_connections("tcp") if c.status == "LISTEN"
     }
@@ -161,25 +160,24 @@ def test_a_foreign_host_or_origin_is_refused(stack: StackUnderTest) -> None:
     quickstart.foreign_headers_are_refused(stack)
 
 
-def test_of_two_up_at_once_one_wins_and_the_other_says_so(stack: StackUnderTest) -> None:
-    quickstart.one_of_two_wins(stack)
-
-
-def test_a_standalone_gateway_gets_a_second_url_and_the_built_in_one_comes_back(
+def test_of_two_up_at_once_one_wins_and_a_standalone_gateway_has_a_url_of_its_own(
     stack: StackUnderTest,
 ) -> None:
-    answer = stack.up("--set", "gateway=standalone")
+    quickstart.one_of_two_wins(stack, "gateway=standalone")
+    answer = stack.status()
     url = f"http://127.0.0.1:{stack.settings['gateway_port']}"
-    assert answer["services"][-1]["name"] == "gateway"
     assert answer["services"][-1]["url"] == url
     assert answer["gateway"] == f"{url}/v1"
     quickstart.gateway_answers(answer["gateway"])
+
+
+def test_the_built_in_gateway_comes_back(stack: StackUnderTest) -> None:
     answer = stack.up()
     assert answer["gateway"] == f"{stack.url}/gateway/mlflow/v1"
     quickstart.gateway_answers(answer["gateway"])
 
 
-def test_a_wrong_gateway_yaml_is_told_before_anything_starts(stack: StackUnderTest, tmp_path: Path) -> None:
+def test_a_wrong_gateway_yaml_is_told_before_anything_starts(tmp_path: Path) -> None:
     broken = tmp_path / "gateway.yaml"
     broken.write_text(
         "endpoints:\n- name: chat\n  endpoint_type: llm/v1/chat\n  model: {provider: nosuch, name: x}\n"
@@ -244,7 +242,7 @@ def test_a_full_store_is_told_to_the_client_and_serves_again_once_there_is_room(
         kept.write_bytes(os.urandom(10 * 2**20))
         large.write_bytes(os.urandom(40 * 2**20))
         client.log_artifact(run, str(kept))
-        with pytest.raises(mlflow.exceptions.MlflowException, match="no space|full|500|507|503"):
+        with pytest.raises(mlflow.exceptions.MlflowException, match=r"large\.bin failed .*500"):
             client.log_artifact(run, str(large))
         assert [file.path for file in client.list_artifacts(run)] == ["kept.bin"]
         (tmp_path / "back").mkdir()
@@ -284,7 +282,7 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
     folder, port = tmp_path_factory.mktemp("external"), free_port()
     (folder / "mlflow").mkdir()
     keys = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY}
-    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     program = ROOT / "images" / "object-store" / "object_store.py"
     command = [sys.executable, str(program), "server", str(folder), "--address", f"127.0.0.1:{port}"]
     process = subprocess.Popen(command, env={"PATH": path, **keys}, stderr=subprocess.DEVNULL)
@@ -313,7 +311,7 @@ def external(
     ("setting", "value", "message"),
     [
         ("database", "postgresql://somebody:wrong-password@127.0.0.1:{port}/external", "password"),
-        ("database", "postgresql://somebody:wrong-password@127.0.0.1:1/external", "refused"),
+        ("database", "postgresql://somebody:wrong-password@127.0.0.1:1/external", "PostgreSQL does not answer"),
         ("s3_secret_key", "wrong-secret", "MLflow's key does not open the bucket 'mlflow'"),
         ("s3_endpoint", "http://127.0.0.1:1", "does not answer"),
         ("s3_bucket", "nosuch", "the bucket 'nosuch'"),
