@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.host.cleanup.world import PURGED_RUNS, dangling
+from tests.host.cleanup.world import PURGED_RUNS, dangling, owner_ids
 
 if TYPE_CHECKING:
     from tests.host.cleanup.conftest import World
@@ -303,7 +303,9 @@ def test_what_mlflow_gc_left_behind_is_found(world: World) -> None:
     argv += ["--all-workspaces"] if world.workspaces != [None] else []
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, cwd=ROOT)
     left = dangling(world.engine)
-    print("mlflow gc left behind:", left, done.stdout[-500:], done.stderr[-500:])
+    owners = owner_ids(world.engine)
+    strays = sum(not owners & set(key.split("/")) for key in world.objects())
+    print("mlflow gc left behind:", left, f"and {strays} objects", done.stdout[-500:], done.stderr[-500:])
     assert left
     world.cleanup("--yes", "--orphan-grace=0m")
     assert dangling(world.engine) == {}
