@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-WORKERS = 2  # one waits for the store while the other waits for the database
+WORKERS = 3  # some wait for the store while others wait for the database
 SQLITE_BATCH = 100  # SQLite has one writer: a batch keeps the server waiting
 POSTGRESQL_BATCH = 500
 ATTEMPTS = 4

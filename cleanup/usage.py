@@ -123,7 +123,9 @@ def _objects(connection: Connection, schema: Schema, store: Store, found: dict[s
             usage = found.setdefault(key, Usage(None, "(no experiment)"))
             usage.objects += 1
             usage.bytes += item.size
-            if usage.deleted or deleted & set(item.key.split("/")):
+            # a live run in a deleted experiment keeps the experiment
+            gone = usage.deleted and usage.runs == usage.deleted_runs
+            if gone or deleted & set(item.key.split("/")):
                 usage.deleted_bytes += item.size
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import inspect
 
-from tests.host.cleanup.world import PURGED_RUNS, dangling
+from tests.host.cleanup.world import PURGED_RUNS, dangling, owner_ids
 
 if TYPE_CHECKING:
     from tests.host.cleanup.conftest import World
@@ -303,8 +304,28 @@ def test_what_mlflow_gc_left_behind_is_found(world: World) -> None:
     argv += ["--all-workspaces"] if world.workspaces != [None] else []
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, cwd=ROOT)
     left = dangling(world.engine)
-    print("mlflow gc left behind:", left, done.stdout[-500:], done.stderr[-500:])
+    owners = owner_ids(world.engine)
+    strays = sum(not owners & set(key.split("/")) for key in world.objects())
+    print("mlflow gc left behind:", left, f"and {strays} objects", done.stdout[-500:], done.stderr[-500:])
     assert left
     world.cleanup("--yes", "--orphan-grace=0m")
     assert dangling(world.engine) == {}
     world.assert_owned()
+
+
+def test_a_missing_index_is_there_for_the_time_of_the_cleanup_only(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cleanup.indexes.SMALL", 0)
+    monkeypatch.setattr("cleanup.indexes.WORTH_IT", 0)
+    before = {name: set(map(str, indexes)) for name, indexes in all_indexes(world).items()}
+    world.sql("CREATE INDEX mlflow_stacks_cleanup_left_by_a_kill ON runs (name)")
+    world.cleanup("--yes")
+    assert "building an index on logged_model_metrics.run_id" in capsys.readouterr().err
+    assert {name: set(map(str, indexes)) for name, indexes in all_indexes(world).items()} == before
+    world.assert_whole()
+
+
+def all_indexes(world: World) -> dict[str, list[object]]:
+    inspector = inspect(world.engine)
+    return {name: list(inspector.get_indexes(name)) for name in inspector.get_table_names()}

@@ -36,6 +36,7 @@ def test_usage_adds_up_to_what_there_is(world: World, tmp_path: Path) -> None:
     assert found["total"]["metric_rows"] == world.rows("SELECT count(*) FROM metrics")[0]
     by_id = {item["id"]: item for item in found["experiments"]}
     assert by_id[world.ids["gone"]]["deleted_share"] == 1
+    assert 0 < by_id[world.ids["kept"]]["deleted_share"] < 1  # deleted, but a run in it was restored
     assert 0 < by_id[world.ids["one"]]["deleted_share"] < 1
     assert (tmp_path / "usage.html").read_text().startswith("<!doctype html>")
 
