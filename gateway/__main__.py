@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, reason in gateway.missing().items():
         note(f"warning: {no_key(name, reason)}")
     if not given.check:
-        from gateway.app import create  # noqa: PLC0415
+        from gateway.app import create
 
         serve(partial(create, gateway, parse_hosts(given.allowed_hosts)), given.host, given.port)
 

@@ -23,12 +23,12 @@ def create(gateway: Gateway, hosts: Sequence[str]) -> App:
         hosts: patterns of the Host header that may be served.
     """
     # Imported here, for mlflow takes seconds.
-    from fastapi.responses import JSONResponse  # noqa: PLC0415
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
-    from mlflow.gateway.app import create_app_from_config  # noqa: PLC0415
-    from mlflow.gateway.config import EndpointConfig, GatewayConfig, TrafficRouteConfig  # noqa: PLC0415
-    from mlflow.gateway.exceptions import AIGatewayException  # noqa: PLC0415
-    from starlette.exceptions import HTTPException  # noqa: PLC0415
+    from fastapi.responses import JSONResponse
+    from mlflow.exceptions import MlflowException
+    from mlflow.gateway.app import create_app_from_config
+    from mlflow.gateway.config import EndpointConfig, GatewayConfig, TrafficRouteConfig
+    from mlflow.gateway.exceptions import AIGatewayException
+    from starlette.exceptions import HTTPException
 
     missing = gateway.missing()
     config = GatewayConfig(
@@ -39,7 +39,7 @@ def create(gateway: Gateway, hosts: Sequence[str]) -> App:
     served = {one.name for one in gateway.all()} - missing.keys()
     provider = app._get_provider_by_name
 
-    def provider_or_reason(name: str) -> Any:  # noqa: ANN401
+    def provider_or_reason(name: str) -> Any:
         if name in missing:
             raise HTTPException(503, no_key(name, missing[name]))
         if name not in served:
@@ -48,7 +48,7 @@ def create(gateway: Gateway, hosts: Sequence[str]) -> App:
 
     app._get_provider_by_name = provider_or_reason
 
-    def refuse(name: str) -> Any:  # noqa: ANN401
+    def refuse(name: str) -> Any:
         async def handler() -> None:
             provider_or_reason(name)
 
@@ -58,7 +58,7 @@ def create(gateway: Gateway, hosts: Sequence[str]) -> App:
         for path in (f"/gateway/{name}/invocations", f"/endpoints/{name}/invocations"):
             app.add_api_route(path, refuse(name), methods=["POST"], include_in_schema=False)
 
-    async def failed(_: Request, error: Any) -> JSONResponse:  # noqa: ANN401
+    async def failed(_: Request, error: Any) -> JSONResponse:
         if hasattr(error, "get_http_status_code"):  # mlflow's
             return JSONResponse(error_body(error.message), error.get_http_status_code())
         return JSONResponse(error_body(error.detail), error.status_code)

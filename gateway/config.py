@@ -245,11 +245,11 @@ def load(path: Path | None, secrets: Path | None = None, environ: Mapping[str, s
 
 def _endpoint(document: _Document, store: _KeyStore, keys: Keys, value: object) -> Endpoint:
     # Imported here, for mlflow takes seconds.
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
-    from mlflow.gateway.config import EndpointConfig, EndpointType  # noqa: PLC0415
-    from mlflow.gateway.provider_registry import provider_registry  # noqa: PLC0415
-    from mlflow.gateway.utils import is_valid_endpoint_name  # noqa: PLC0415
-    from pydantic import ValidationError  # noqa: PLC0415
+    from mlflow.exceptions import MlflowException
+    from mlflow.gateway.config import EndpointConfig, EndpointType
+    from mlflow.gateway.provider_registry import provider_registry
+    from mlflow.gateway.utils import is_valid_endpoint_name
+    from pydantic import ValidationError
 
     given = document.mapping(value, keys, _ENDPOINT, ("name", "endpoint_type", "model"))
     if not is_valid_endpoint_name(str(given["name"])):
@@ -293,8 +293,8 @@ def _endpoint(document: _Document, store: _KeyStore, keys: Keys, value: object) 
     )
 
 
-def _provider(name: object) -> Any:  # noqa: ANN401 - mlflow's enumeration, or a plug-in's name
-    from mlflow.gateway.config import Model  # noqa: PLC0415
+def _provider(name: object) -> Any:
+    from mlflow.gateway.config import Model
 
     return Model(provider=str(name)).provider
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from console import user_errors
 from server import environment
-from server.environment import PREVIOUS_PASSPHRASE, START_LOCK, truth
+from server.environment import PREVIOUS_PASSPHRASE, START_LOCK, WAIT_FOR_SCHEMA, truth
+from server.schema import wait_for_schema
 from server.serve import check_port, serve
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     environment.apply(given)
     if (previous := os.environ.get(PREVIOUS_PASSPHRASE)) and Path(previous).read_text():
         # In a process of its own: this one, which may only watch its workers, stays free of mlflow.
+        if truth(os.environ.get(WAIT_FOR_SCHEMA, "")):
+            wait_for_schema(given.backend_store_uri)
         subprocess.run([sys.executable, "-m", "server.rekey", given.backend_store_uri, previous], check=True)
     if given.expose_prometheus:
         _empty_metrics(Path(given.expose_prometheus))

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from console import UserError
 from server.asgi import BoundedExit, Readiness, ServerTransfers
-from server.environment import PRESIGNED, START_LOCK, truth
+from server.environment import PRESIGNED, START_LOCK, WAIT_FOR_SCHEMA, truth
+from server.schema import wait_for_schema
 from server.tether import die_with_parent
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def create() -> App:
     if (parent := multiprocessing.parent_process()) and parent.pid:
         die_with_parent(parent.pid)
     try:
-        with _mortal(), _start_lock():
+        with _mortal():
             return _create()
     except Exception:
         logging.getLogger("uvicorn.error").exception("The tracking server cannot start")
@@ -44,15 +45,18 @@ def create() -> App:
 
 def _create() -> App:
     # Imported here, for these read the environment and take seconds.
-    from mlflow.server.fastapi_app import app as mlflow_app  # noqa: PLC0415
-    from mlflow.server.handlers import _get_tracking_store, initialize_backend_stores  # noqa: PLC0415
-    from mlflow.tracing.trace_rollup_service import validate_sql_trace_rollup_startup  # noqa: PLC0415
-    from mlflow.version import VERSION  # noqa: PLC0415
+    from mlflow.server.fastapi_app import app as mlflow_app
+    from mlflow.server.handlers import _get_tracking_store, initialize_backend_stores
+    from mlflow.tracing.trace_rollup_service import validate_sql_trace_rollup_startup
+    from mlflow.version import VERSION
 
     backend = os.environ["_MLFLOW_SERVER_FILE_STORE"]
-    initialize_backend_stores(
-        backend, os.environ["_MLFLOW_SERVER_REGISTRY_STORE"], os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"]
-    )
+    if truth(os.environ.get(WAIT_FOR_SCHEMA, "")):
+        wait_for_schema(backend)
+    with _start_lock():
+        initialize_backend_stores(
+            backend, os.environ["_MLFLOW_SERVER_REGISTRY_STORE"], os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"]
+        )
     validate_sql_trace_rollup_startup(backend)
 
     prefix = os.environ.get("_MLFLOW_STATIC_PREFIX", "")
@@ -68,8 +72,8 @@ def _create() -> App:
 
 def _with_missing_keys(app: App, config: Path, prefix: str) -> App:
     """Have endpoints that `gateway.sync` left out for want of a provider key say so."""
-    from gateway.asgi import MissingKeys  # noqa: PLC0415
-    from gateway.config import load  # noqa: PLC0415
+    from gateway.asgi import MissingKeys
+    from gateway.config import load
 
     folder = os.environ.get("MLFLOW_STACKS_GATEWAY_SECRETS")
 

@@ -19,6 +19,7 @@ DEFAULTS = {
 
 # "true" lets clients fetch artifacts from the object store itself, at presigned addresses.
 PRESIGNED = "MLFLOW_STACKS_PRESIGNED"
+WAIT_FOR_SCHEMA = "MLFLOW_STACKS_WAIT_FOR_SCHEMA"
 
 # A file with the gateway's passphrase before a rotation; empty, or not named, when there is none.
 PREVIOUS_PASSPHRASE = "MLFLOW_STACKS_PREVIOUS_PASSPHRASE_FILE"  # noqa: S105 (the variable's name)
@@ -52,7 +53,7 @@ def arguments(argv: Sequence[str] | None, environ: Mapping[str, str]) -> argpars
         epilog=f"{PRESIGNED}=true lets clients fetch artifacts from the object store (presigned URLs).",
     )
 
-    def flag(name: str, default: str | None = None, *, help: str, **options: Any) -> None:  # noqa: A002, ANN401
+    def flag(name: str, default: str | None = None, *, help: str, **options: Any) -> None:  # noqa: A002
         variable = "MLFLOW_" + name.upper().replace("-", "_")
         otherwise = f", else {default}" if default else ""
         parser.add_argument(

@@ -27,8 +27,8 @@ def job_runner(given: argparse.Namespace) -> Iterator[None]:
     Raises:
         mlflow.exceptions.MlflowException: the backend store or a setting does not suit job execution.
     """
-    from mlflow.server.jobs.executor_registry import validate_executor_config  # noqa: PLC0415
-    from mlflow.server.jobs.utils import _check_requirements, _launch_job_execution_runner  # noqa: PLC0415
+    from mlflow.server.jobs.executor_registry import validate_executor_config
+    from mlflow.server.jobs.utils import _check_requirements, _launch_job_execution_runner
 
     _check_requirements(given.backend_store_uri)
     validate_executor_config()

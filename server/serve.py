@@ -86,9 +86,9 @@ def serve(factory: str | Callable[[], App], host: str, port: int, workers: int =
     """
     # Until uvicorn has its own handler, and when it raises the signal again at its end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    import uvicorn  # noqa: PLC0415
-    from uvicorn.config import STARTUP_FAILURE  # noqa: PLC0415
-    from uvicorn.supervisors import Multiprocess  # noqa: PLC0415
+    import uvicorn
+    from uvicorn.config import STARTUP_FAILURE
+    from uvicorn.supervisors import Multiprocess
 
     config = uvicorn.Config(
         factory,

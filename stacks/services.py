@@ -29,6 +29,7 @@ class Service:
     """One service.
 
     Attributes:
+        after: the services that must be ready before it starts (host engine; a Compose template says its own).
         image: the image its container is made from.
         oneshot: it does its work and ends with exit code 0, before the next service starts.
         wanted: whether it runs with these settings in this stack.
@@ -38,6 +39,7 @@ class Service:
         readiness: path of the URL that answers 200 once it is ready.
     """
 
+    after: tuple[str, ...] = ()
     image: str = "mlflow"
     oneshot: bool = False
     wanted: Callable[[Settings, Stack], bool] = _always
@@ -57,17 +59,28 @@ SERVICES: dict[str, Service] = {
         wanted=lambda settings, _: not settings.database,
         local_port=lambda settings: settings.postgres_port,
     ),
-    "role": Service(oneshot=True, wanted=lambda settings, _: not settings.database),
+    "role": Service(after=("postgres",), oneshot=True, wanted=lambda settings, _: not settings.database),
     "object-store": Service(
         image="object-store",
         wanted=lambda settings, _: settings.object_store != "external",
         local_port=lambda settings: settings.object_store_port,
     ),
-    "bucket": Service(oneshot=True, checks_external=lambda settings: settings.object_store == "external"),
-    "schema": Service(oneshot=True, checks_external=lambda settings: bool(settings.database)),
+    "bucket": Service(
+        after=("object-store",),
+        oneshot=True,
+        checks_external=lambda settings: settings.object_store == "external",
+    ),
+    "schema": Service(
+        after=("role",), oneshot=True, checks_external=lambda settings: bool(settings.database)
+    ),
+    # It loads MLflow meanwhile, and waits for the schema by itself (server.app).
     "mlflow": Service(port=lambda settings: settings.port, readiness="/ready"),
-    "cleanup": Service(wanted=lambda settings, _: bool(settings.cleanup_schedule)),
-    "gateway-sync": Service(oneshot=True, wanted=lambda settings, stack: not _standalone(settings, stack)),
+    "cleanup": Service(after=("mlflow",), wanted=lambda settings, _: bool(settings.cleanup_schedule)),
+    "gateway-sync": Service(
+        after=("mlflow", "bucket"),
+        oneshot=True,
+        wanted=lambda settings, stack: not _standalone(settings, stack),
+    ),
     "gateway": Service(wanted=_standalone, port=lambda settings: settings.gateway_port, readiness="/health"),
 }
 

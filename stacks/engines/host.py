@@ -8,6 +8,7 @@ import subprocess
 import time
 import xmlrpc.client
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -40,6 +41,15 @@ _GIVE_UP = 15.0  # seconds of failing to start again and again; it will not come
 _FOLDERS = ("data", "logs", "prometheus")
 
 
+@dataclass
+class _Wait:
+    """What `up` remembers of a service it waits for: the size of its log before, and since when it fails."""
+
+    logged: int
+    begun: bool = False
+    failing_since: float | None = None
+
+
 class HostEngine(Engine):
     """supervisord, one per deployment, spoken to over its socket in the state directory."""
 
@@ -65,14 +75,17 @@ class HostEngine(Engine):
             changed = set(self.deployment.services)
         else:
             changed = self._apply_changes()
-        for name in self.deployment.services:
-            try:
-                self._start(name, deadline, changed=name in changed)
-            except UserError as error:
-                if fresh and SERVICES[name].checks_external(self.deployment.settings):
-                    self.down(volumes=False)
-                    raise UserError(f"nothing was started: {error.message}", *error.hints) from None
-                raise
+        external = [
+            n for n in self.deployment.services if SERVICES[n].checks_external(self.deployment.settings)
+        ]
+        try:
+            self._start(external, deadline, changed)
+        except UserError as error:
+            if fresh:
+                self.down(volumes=False)
+                raise UserError(f"nothing was started: {error.message}", *error.hints) from None
+            raise
+        self._start([name for name in self.deployment.services if name not in external], deadline, changed)
 
     def down(self, *, volumes: bool) -> None:
         """See `Engine.down`."""
@@ -203,33 +216,50 @@ class HostEngine(Engine):
             rpc.addProcessGroup(name)
         return set(added + changed)
 
-    def _start(self, name: str, deadline: float, *, changed: bool) -> None:
+    def _start(self, names: list[str], deadline: float, changed: set[str]) -> None:
+        """Start services, each as soon as those it comes after are ready, and wait for all of them."""
+        waits = {name: _Wait(_size(self._log(name))) for name in names}
+        ready: set[str] = set()
+        while len(ready) < len(names):
+            for name in names:
+                if name in ready or not ready.issuperset(set(SERVICES[name].after) & set(names)):
+                    continue
+                if not waits[name].begun:
+                    waits[name].begun = True
+                    self._launch(name, changed=name in changed)
+                if self._settled(name, waits[name], deadline):
+                    ready.add(name)
+            time.sleep(0.05)
+
+    def _launch(self, name: str, *, changed: bool) -> None:
         status = self._status(name, self._rpc().getProcessInfo(name))
-        log = self._log(name)
-        told_before = log.stat().st_size if log.exists() else 0
-        if changed or status.state not in {"running", "starting"}:
-            if SERVICES[name].oneshot and status.ready and not changed:
-                return
+        done = SERVICES[name].oneshot and status.ready
+        if changed or not (done or status.state in {"running", "starting"}):
             with suppress(xmlrpc.client.Fault):  # it may have been started by supervisord in the meantime
                 self._rpc().startProcess(name, False)
-        failing_since = None
-        while not (status := self._status(name, self._rpc().getProcessInfo(name))).ready:
-            now = time.monotonic()
-            failing_since = (failing_since or now) if status.state == "failed" else None
-            if SERVICES[name].oneshot and status.state in {"exited", "failed"}:
-                raise UserError(
-                    f"service '{name}' failed: {status.detail}",
-                    *_last_lines(log, since=told_before),
-                    f"all of it: invoke logs --stack={self.deployment.name} --service={name}",
-                )
-            if now > deadline or now - (failing_since or now) > _GIVE_UP:
-                raise UserError(
-                    f"service '{name}' is not ready in time: {status.state}, {status.health or status.detail}",
-                    *_last_lines(log, since=told_before),
-                    f"look on: invoke logs --stack={self.deployment.name} --service={name} --follow",
-                    "or wait longer: invoke up --timeout=SECONDS",
-                )
-            time.sleep(0.1)
+
+    def _settled(self, name: str, wait: _Wait, deadline: float) -> bool:
+        """Whether a service is ready; a UserError when it will not become so, or not in time."""
+        status = self._status(name, self._rpc().getProcessInfo(name))
+        if status.ready:
+            return True
+        now = time.monotonic()
+        wait.failing_since = (wait.failing_since or now) if status.state == "failed" else None
+        last_lines = _last_lines(self._log(name), since=wait.logged)
+        if SERVICES[name].oneshot and status.state in {"exited", "failed"}:
+            raise UserError(
+                f"service '{name}' failed: {status.detail}",
+                *last_lines,
+                f"all of it: invoke logs --stack={self.deployment.name} --service={name}",
+            )
+        if now > deadline or now - (wait.failing_since or now) > _GIVE_UP:
+            raise UserError(
+                f"service '{name}' is not ready in time: {status.state}, {status.health or status.detail}",
+                *last_lines,
+                f"look on: invoke logs --stack={self.deployment.name} --service={name} --follow",
+                "or wait longer: invoke up --timeout=SECONDS",
+            )
+        return False
 
     def _status(self, name: str, info: Any) -> ServiceStatus:
         if info is None:
@@ -279,6 +309,10 @@ def _memory(pid: int) -> int | None:
 def _resident(process: psutil.Process) -> int:
     full = process.memory_full_info()
     return int(getattr(full, "pss", full.rss))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _last_lines(path: Path, *, since: int = 0, count: int = 10) -> list[str]:

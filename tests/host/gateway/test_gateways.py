@@ -93,7 +93,7 @@ def server(folder: Path, settings: dict[str, str]) -> Iterator[Running]:
     server.stop()
 
 
-def synchronise(server: Running, folder: Path, settings: dict[str, str], *flags: str, code: int = 0) -> Any:  # noqa: ANN401
+def synchronise(server: Running, folder: Path, settings: dict[str, str], *flags: str, code: int = 0) -> Any:
     """Run `gateway.sync`: its JSON, or its errors when it fails as expected."""
     command = [sys.executable, "-m", "gateway.sync", "--tracking-uri", server.url, "--json", *flags]
     answer = subprocess.run(
