@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.host.gateway.provider import KEY, WORDS
+from tests import story
 from tests.stack import StackUnderTest, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests import story
 
 CLIENTS = 20
 AFTERWARDS = 3  # acknowledged writes of each client, after the kill, that end a trial
