@@ -311,7 +311,11 @@ def external(
     ("setting", "value", "message"),
     [
         ("database", "postgresql://somebody:wrong-password@127.0.0.1:{port}/external", "password"),
-        ("database", "postgresql://somebody:wrong-password@127.0.0.1:1/external", "PostgreSQL does not answer"),
+        (
+            "database",
+            "postgresql://somebody:wrong-password@127.0.0.1:1/external",
+            "PostgreSQL does not answer",
+        ),
         ("s3_secret_key", "wrong-secret", "MLflow's key does not open the bucket 'mlflow'"),
         ("s3_endpoint", "http://127.0.0.1:1", "does not answer"),
         ("s3_bucket", "nosuch", "the bucket 'nosuch'"),
