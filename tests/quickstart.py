@@ -16,8 +16,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.host.gateway.provider import KEY, WORDS
 from tests import story
+from tests.host.gateway.provider import KEY, WORDS
 from tests.stack import StackUnderTest, wait_until
 
 if TYPE_CHECKING:
