@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from console import UserError
 from server.asgi import BoundedExit, Readiness, ServerTransfers
 from server.environment import PRESIGNED, START_LOCK, WAIT_FOR_SCHEMA, truth
+from server.full import tell_when_full
 from server.schema import wait_for_schema
 from server.tether import die_with_parent
 
@@ -61,6 +62,7 @@ def _create() -> App:
 
     prefix = os.environ.get("_MLFLOW_STATIC_PREFIX", "")
     store: Any = _get_tracking_store()
+    tell_when_full(mlflow_app)
     app: App = mlflow_app
     if not truth(os.environ.get(PRESIGNED, "")):
         app = ServerTransfers(app, prefix=prefix)

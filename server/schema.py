@@ -18,22 +18,30 @@ def wait_for_schema(backend: str) -> None:
     Raises:
         UserError: it is not done within five minutes.
     """
-    from database.connection import connect
-    from database.schema import read_schema
-
     deadline = time.monotonic() + SECONDS
-    while True:
-        try:
-            engine = connect(backend)
-            try:
-                schema = read_schema(engine)
-            finally:
-                engine.dispose()
-            if schema.state == "current":
-                return
-            problem = f"the schema is {schema.detail}"
-        except UserError as error:
-            problem = error.message
+    while (problem := _problem(backend)) is not None:
         if time.monotonic() > deadline:
             raise UserError(problem, "the step 'schema' prepares it: invoke logs --service=schema")
         time.sleep(0.2)
+
+
+def _problem(backend: str) -> str | None:
+    """Why the schema cannot be used yet, or None."""
+    from sqlalchemy.exc import DBAPIError
+
+    from database.connection import connect
+    from database.revision import inspect_schema
+
+    try:
+        engine = connect(backend)
+    except UserError as error:
+        return error.message
+    try:
+        # Each statement on its own: a transaction that reads several tables would deadlock with the migration.
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            schema = inspect_schema(connection)
+    except DBAPIError as error:
+        return str(error.orig)
+    finally:
+        engine.dispose()
+    return None if schema.state == "current" else f"the schema is {schema.detail}"
