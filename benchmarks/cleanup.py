@@ -358,6 +358,9 @@ def run(scale: float = 1.0, only: str = ",".join(CASES)) -> None:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     with tempfile.TemporaryDirectory(prefix="bench-cleanup-") as folder, servers.postgres() as server:
         bench = Bench(server, Path(folder), scale)
+        # a vacuum of the last copy would slow down whatever is measured next
+        server.sql("ALTER SYSTEM SET autovacuum = off")
+        server.sql("SELECT pg_reload_conf()")
         uri = server.create("empty")
         note("creating the schema")
         subprocess.run(
