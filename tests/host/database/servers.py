@@ -98,7 +98,7 @@ def postgres() -> Iterator[Postgres]:
     port = free_port()
     settings = {
         "fsync": "off",
-        "max_connections": "60",
+        "max_connections": "300",
         "unix_socket_directories": "",
         "shared_buffers": "64MB",
     }
