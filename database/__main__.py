@@ -193,7 +193,10 @@ def _backups(arguments: argparse.Namespace) -> int:
             damaged[str(one.path)] = error.message
     rows = [{**one.as_json(), "damage": damaged.get(str(one.path))} for one in found]
     lines = [one.line() for one in found] or [f"no backups in {arguments.to.absolute()}"]
-    _answer(arguments, {"folder": str(arguments.to.absolute()), "sets": rows, "rest": rest}, "\n".join(lines))
+    if arguments.json:
+        emit_json({"folder": str(arguments.to.absolute()), "sets": rows, "rest": rest})
+    else:
+        print("\n".join(lines))
     for text in [*damaged.values(), *rest]:
         note(f"  {text}")
     return 1 if damaged else 0

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 os.environ.update(
     MLFLOW_DISABLE_TELEMETRY="true",
@@ -10,3 +17,15 @@ os.environ.update(
     MLFLOW_HTTP_REQUEST_MAX_RETRIES="2",
     GIT_PYTHON_REFRESH="quiet",
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_environment() -> Iterator[None]:
+    """Neither a module's variables nor the servers its client spoke to reach the next one."""
+    before = dict(os.environ)
+    yield
+    if mlflow := sys.modules.get("mlflow"):
+        mlflow.set_registry_uri(None)
+        mlflow.set_tracking_uri(None)
+    os.environ.clear()
+    os.environ.update(before)

@@ -34,7 +34,7 @@ def tell(url: str, folder: Path, *, megabytes: int = 20) -> Told:
     """
     import mlflow
 
-    mlflow.set_tracking_uri(url)
+    _speak_to(url)
     name = f"story-{os.urandom(4).hex()}"
     experiment = mlflow.create_experiment(name)
     metrics = tuple((step * 0.5, step) for step in range(100))
@@ -59,7 +59,7 @@ def check(url: str, told: Told, folder: Path) -> None:
     """Read everything back and compare."""
     import mlflow
 
-    mlflow.set_tracking_uri(url)
+    _speak_to(url)
     client = mlflow.MlflowClient(url)
     parent = client.get_run(told.parent)
     assert parent.info.experiment_id == told.experiment
@@ -72,6 +72,14 @@ def check(url: str, told: Told, folder: Path) -> None:
     assert _digest(path) == told.digest
     path.unlink()
     _check_model(client, told)
+
+
+def _speak_to(url: str) -> None:
+    """Make this process' client one of this server alone, whatever an earlier test told it."""
+    import mlflow
+
+    mlflow.set_tracking_uri(url)
+    mlflow.set_registry_uri(url)
 
 
 def _check_model(client: MlflowClient, told: Told) -> None:
