@@ -63,6 +63,11 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
+def result_width() -> int | None:
+    """Columns for a table on standard output: the terminal's own (None), or 140 in a file or a pipe."""
+    return None if sys.stdout.isatty() else 140
+
+
 def emit_json(value: Any) -> None:
     """Print `value` as the one JSON object of a ``--json`` answer on standard output."""
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console import UserError, emit_json, note, user_errors
+from console import UserError, emit_json, note, result_width, user_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -182,7 +182,7 @@ def show(usages: list[Usage], top: int) -> None:
             f"{item.deleted_share:.0%}",
             Bar(largest, 0, size, color="cyan"),
         )
-    Console().print(table)
+    Console(width=result_width()).print(table)
     if len(usages) > top:
         note(f"and {len(usages) - top} smaller ones; --top={len(usages)} shows them")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from console import emit_json, note
+from console import emit_json, note, result_width
 from stacks import catalogue as stack_files
 from stacks.engines.choice import ENGINES
 
@@ -116,7 +116,7 @@ def _print_table(columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(highlight=False).print(table)
+    Console(highlight=False, width=result_width()).print(table)
 
 
 def _duration(seconds: float | None) -> str:
