@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -149,8 +150,7 @@ class Deployment:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another invoke"
+                holder = _holder(path) or "another invoke"
                 raise UserError(
                     f"stack '{self.name}' is being changed by {holder}",
                     "wait for it to end, then type the same command again",
@@ -227,6 +227,15 @@ def _without_secrets(merged: Settings) -> tuple[Settings, dict[str, str]]:
 def _project(stack_name: str, state_dir: Path) -> str:
     """A second checkout, or a second state directory, is a second project."""
     return f"{stack_name}-{hashlib.sha256(str(state_dir.absolute()).encode()).hexdigest()[:6]}"
+
+
+def _holder(lock: Path) -> str:
+    """Who holds a lock; it is written a moment after it is taken."""
+    for _ in range(20):
+        if text := lock.read_text().strip():
+            return text
+        time.sleep(0.05)
+    return ""
 
 
 def make_private_dir(path: Path) -> None:
