@@ -9,6 +9,8 @@ nothing is made, and the bucket and the key must exist.
 from __future__ import annotations
 
 import os
+import socket
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 OWNER = "MLFLOW_STACKS_OWNER_CREDENTIALS"
 POLICY = "mlflow-stacks"
+STARTING_UP = 120.0  # seconds; a store that is being started beside this step
 
 
 def prepare(destination: str, endpoint: str | None, owner_credentials: str | None) -> None:
@@ -39,6 +42,7 @@ def prepare(destination: str, endpoint: str | None, owner_credentials: str | Non
     where = endpoint or "AWS S3"
     if owner_credentials:
         owner = _client(endpoint, owner_credentials)
+        _await(endpoint or "")
         if _missing(owner, bucket, where):
             owner.create_bucket(Bucket=bucket)
             note(f"made the bucket '{bucket}'")
@@ -60,6 +64,22 @@ def _client(endpoint: str | None, credentials: str | None) -> Any:
     patience = Config(connect_timeout=5, read_timeout=15, retries={"max_attempts": 5, "mode": "standard"})
     region = os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
     return session.client("s3", endpoint_url=endpoint, region_name=region, config=patience)
+
+
+def _await(endpoint: str) -> None:
+    """Wait until the stack's own store takes connections; whether it answers is found out by asking."""
+    address = urlsplit(endpoint)
+    port = address.port or {"https": 443}.get(address.scheme, 80)
+    deadline = time.monotonic() + STARTING_UP
+    while True:
+        try:
+            socket.create_connection((address.hostname or "", port), timeout=5).close()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise UserError(f"the object store at {endpoint} does not answer: {error}") from None
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _keys(path: str) -> tuple[str, str]:

@@ -66,6 +66,9 @@ class ComposeEngine(Engine):
         self._try_externals()
         self._start(deadline)
         while waiting := [status for status in self.services() if not status.ready]:
+            for status in waiting:
+                if SERVICES[status.name].oneshot and status.state == "exited":
+                    raise self._not_ready(status, "failed")
             if time.monotonic() > deadline:
                 raise self._not_ready(waiting[0], "is not ready in time")
             time.sleep(0.2)
@@ -88,7 +91,8 @@ class ComposeEngine(Engine):
     def services(self) -> list[ServiceStatus]:
         """See `Engine.services`."""
         containers = self._containers()
-        return [self._status(name, containers.get(name)) for name in self.deployment.services]
+        uptimes = _uptimes([row["ID"] for row in containers.values() if row["State"] == "running"])
+        return [self._status(name, containers.get(name), uptimes) for name in self.deployment.services]
 
     def memory(self) -> dict[str, int]:
         """See `Engine.memory`; the engine counts a container's page cache out."""
@@ -198,7 +202,7 @@ class ComposeEngine(Engine):
         rows = [json.loads(line) for line in text.splitlines()]
         return {row["Service"]: {**row, "Publishers": row["Publishers"] or []} for row in rows}
 
-    def _status(self, name: str, container: Any) -> ServiceStatus:
+    def _status(self, name: str, container: Any, uptimes: dict[str, float]) -> ServiceStatus:
         if container is None:
             return ServiceStatus(name, "stopped")
         state = {"created": "starting", "restarting": "failed", "dead": "failed"}.get(
@@ -209,10 +213,10 @@ class ComposeEngine(Engine):
             return ServiceStatus(name, state, health="done" if done else None, detail=container["Status"])
         if state != "running":
             return ServiceStatus(name, state, detail=container["Status"])
+        uptime = uptimes.get(container["ID"])
         if SERVICES[name].port:
-            return self.probed(name, state=state, uptime=_uptime(container["ID"]))
-        health = container["Health"] or "healthy"
-        return ServiceStatus(name, state, health=health, uptime=_uptime(container["ID"]))
+            return self.probed(name, state=state, uptime=uptime)
+        return ServiceStatus(name, state, health=container["Health"] or "healthy", uptime=uptime)
 
 
 @functools.cache
@@ -286,9 +290,8 @@ def _bytes(text: str) -> int:
     return int(float(number) * 1024 ** ("B", "KiB", "MiB", "GiB", "TiB").index(unit))
 
 
-def _uptime(container: str) -> float | None:
-    started = _output(["docker", "inspect", "--format", "{{.State.StartedAt}}", container])
-    if not started:
-        return None
-    moment = datetime.fromisoformat(started[:19] + "+00:00")
-    return round(time.time() - moment.timestamp(), 1)
+def _uptimes(containers: list[str]) -> dict[str, float]:
+    """Seconds since each container was started; empty when one has just gone."""
+    started = _output(["docker", "inspect", "--format", "{{.State.StartedAt}}", *containers]) or ""
+    moments = [datetime.fromisoformat(f"{line[:19]}+00:00").timestamp() for line in started.splitlines()]
+    return {name: round(time.time() - moment, 1) for name, moment in zip(containers, moments, strict=False)}
