@@ -12,6 +12,7 @@ from console import UserError, note
 from database.connection import connect, redact
 from database.lock import maintenance_lock
 from database.revision import Schema, Step, inspect_schema, mlflow_folder, refusal
+from server.loading import loading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,11 +80,12 @@ def _connect(uri: str, server_wait: float) -> Engine:
 @cache
 def _script() -> ScriptDirectory:
     """MLflow's revisions, with all that they import."""
-    import mlflow.store.db.base_sql_model  # noqa: F401 - for env.py
-    from alembic.script import ScriptDirectory
+    with loading():
+        import mlflow.store.db.base_sql_model  # noqa: F401 - for env.py
+        from alembic.script import ScriptDirectory
 
-    script = ScriptDirectory(str(mlflow_folder() / "store" / "db_migrations"))
-    script.get_heads()
+        script = ScriptDirectory(str(mlflow_folder() / "store" / "db_migrations"))
+        script.get_heads()
     return script
 
 

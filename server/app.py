@@ -17,6 +17,7 @@ from console import UserError
 from server.asgi import BoundedExit, Readiness, ServerTransfers
 from server.environment import PRESIGNED, START_LOCK, WAIT_FOR_SCHEMA, truth
 from server.full import tell_when_full
+from server.loading import loading
 from server.schema import wait_for_schema
 from server.tether import die_with_parent
 
@@ -45,11 +46,11 @@ def create() -> App:
 
 
 def _create() -> App:
-    # Imported here, for these read the environment and take seconds.
-    from mlflow.server.fastapi_app import app as mlflow_app
-    from mlflow.server.handlers import _get_tracking_store, initialize_backend_stores
-    from mlflow.tracing.trace_rollup_service import validate_sql_trace_rollup_startup
-    from mlflow.version import VERSION
+    with loading():  # here, for these read the environment and take seconds
+        from mlflow.server.fastapi_app import app as mlflow_app
+        from mlflow.server.handlers import _get_tracking_store, initialize_backend_stores
+        from mlflow.tracing.trace_rollup_service import validate_sql_trace_rollup_startup
+        from mlflow.version import VERSION
 
     backend = os.environ["_MLFLOW_SERVER_FILE_STORE"]
     if truth(os.environ.get(WAIT_FOR_SCHEMA, "")):
