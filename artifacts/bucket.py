@@ -46,9 +46,10 @@ def prepare(destination: str, endpoint: str | None, owner_credentials: str | Non
         if _missing(owner, bucket, where):
             owner.create_bucket(Bucket=bucket)
             note(f"made the bucket '{bucket}'")
-    own = _client(endpoint, os.environ.get("AWS_SHARED_CREDENTIALS_FILE"))
-    if owner_credentials and not _opens(own, bucket):
-        _grant(endpoint or "", bucket, owner_credentials, own)
+    own_credentials = os.environ.get("AWS_SHARED_CREDENTIALS_FILE")
+    own = _client(endpoint, own_credentials)
+    if owner_credentials and own_credentials and not _opens(own, bucket):
+        _grant(endpoint or "", bucket, owner_credentials, own_credentials)
         note("made MLflow's own key, for that bucket alone")
     _prove(own, bucket, where)
 
@@ -119,13 +120,14 @@ def _opens(client: Any, bucket: str) -> bool:
     return True
 
 
-def _grant(endpoint: str, bucket: str, owner_credentials: str, own: Any) -> None:
-    """Make MLflow's user through the admin API that MinIO and its forks have (min.io/docs, ``mc admin user``)."""
+def _grant(endpoint: str, bucket: str, owner_credentials: str, own_credentials: str) -> None:
+    """Make MLflow's user through the admin API of MinIO, which Silo and RustFS have too (``mc admin user``)."""
     from minio.credentials.providers import StaticProvider
     from minio.error import MinioAdminException
     from minio.minioadmin import MinioAdmin
+    from urllib3.exceptions import HTTPError
 
-    keys = own.meta.client._request_signer._credentials
+    key, secret = _keys(own_credentials)
     address = urlsplit(endpoint)
     admin = MinioAdmin(
         endpoint=address.netloc,
@@ -136,9 +138,9 @@ def _grant(endpoint: str, bucket: str, owner_credentials: str, own: Any) -> None
     statement = {"Effect": "Allow", "Action": ["s3:*"], "Resource": [arn, f"{arn}/*"]}
     try:
         admin.policy_add(POLICY, policy={"Version": "2012-10-17", "Statement": [statement]})
-        admin.user_add(keys.access_key, keys.secret_key)
-        admin.policy_set(POLICY, user=keys.access_key)
-    except MinioAdminException as error:
+        admin.user_add(key, secret)
+        admin.policy_set(POLICY, user=key)
+    except (MinioAdminException, HTTPError) as error:
         raise UserError(
             f"the object store at {endpoint} does not let its owner make MLflow's key: {error}",
             "make a key for that bucket by hand, and take the store as an external one:",
