@@ -1,6 +1,6 @@
-"""A small MinIO: the S3 calls and the admin API (``/minio/admin/v3``) that `artifacts.bucket` needs, with real signatures.
+"""A small MinIO: the S3 calls and the admin API (``/minio/admin/v3``) that `artifacts.bucket` needs.
 
-What the real ones do: requests are signed (AWS Signature Version 4), the admin API's bodies are encrypted with the
+What the real one does: requests are signed (AWS Signature Version 4), the admin API's bodies are encrypted with the
 secret of whoever calls (github.com/minio/madmin-go, encrypt.go; minio.crypto here), only the root user may call it, and
 a user may do what its policy allows.
 """
@@ -114,7 +114,7 @@ class _Whole(io.BytesIO):
 
 
 def _decrypted(body: bytes, secret: str) -> bytes:
-    with DecryptReader(_Whole(body), secret.encode()) as reader:
+    with DecryptReader(_Whole(body), secret.encode()) as reader:  # type: ignore[arg-type]
         return b"".join(reader.stream())
 
 
@@ -158,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    do_GET = do_HEAD = do_PUT = do_DELETE = do_POST = _answer
+    do_GET = do_HEAD = do_PUT = do_DELETE = _answer  # noqa: N815 (the base class' names)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class' name)
         """Keep quiet."""
