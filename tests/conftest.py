@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Whoever runs the tests in the background may have Ctrl-C ignored, and programs started from here would inherit that.
+pytest.register_assert_rewrite("tests.quickstart")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.update(
     MLFLOW_DISABLE_TELEMETRY="true",
