@@ -217,10 +217,12 @@ def _failed(report: Report) -> bool:
 def _check_schema(engine: Engine) -> None:
     """Say when the schema is not one that this was tested on, and refuse what is no MLflow database."""
     from database.connection import redact
-    from database.revision import RELEASED_HEADS, refusal
-    from database.schema import read_schema
+    from database.revision import inspect_schema, refusal, released_version
 
-    found = read_schema(engine)
+    with engine.connect() as connection:
+        if released_version(connection):
+            return
+        found = inspect_schema(connection)
     if found.state == "unknown":
         raise refusal(found, redact(engine.url.render_as_string(hide_password=True)))
     if found.state == "empty":
@@ -228,11 +230,10 @@ def _check_schema(engine: Engine) -> None:
             "this is no MLflow database yet: it has no tables",
             f"database: {engine.url.render_as_string(hide_password=True)}",
         )
-    if found.revision not in RELEASED_HEADS:
-        note(
-            f"schema revision {found.revision} is not one that cleanup was tested on ({found.detail}); "
-            "it goes by the database's own foreign keys"
-        )
+    note(
+        f"schema revision {found.revision} is not one that cleanup was tested on ({found.detail}); "
+        "it goes by the database's own foreign keys"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
