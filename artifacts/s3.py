@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,28 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from boto3 import Session
+    from boto3.session import Session
     from mypy_boto3_s3.client import S3Client
+
+
+def _timestamp(text: str) -> datetime:
+    from botocore.utils import parse_timestamp
+
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        parsed: datetime = parse_timestamp(text)
+        return parsed
+
+
+def _session() -> Session:
+    """Return a session that reads ISO times itself: botocore's way takes more than half of the time of a listing."""
+    import boto3
+    from botocore.session import get_session
+
+    session = get_session()
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
+    return boto3.Session(botocore_session=session)
 
 
 def s3_client(
@@ -32,12 +53,11 @@ def s3_client(
         session: with other keys than these variables name.
         endpoint: for a `session`, its store's address; None is AWS.
     """
-    import boto3
     from botocore.config import Config
 
     addressing: Any = os.environ.get("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE", "auto")
     ignore_tls = os.environ.get("MLFLOW_S3_IGNORE_TLS", "").lower() in {"true", "1"}
-    return (session or boto3.Session()).client(
+    return (session or _session()).client(
         "s3",
         endpoint_url=endpoint if session else os.environ.get("MLFLOW_S3_ENDPOINT_URL") or None,
         verify=False if ignore_tls else None,

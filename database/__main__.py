@@ -57,7 +57,16 @@ def _parser() -> argparse.ArgumentParser:
     sure = argparse.ArgumentParser(add_help=False)
     sure.add_argument("--yes", action="store_true", help="do not ask")
 
-    verbs.add_parser("prepare", parents=[answer, store], help="create the schema in an empty database")
+    prepare = verbs.add_parser(
+        "prepare", parents=[answer, store], help="create the schema in an empty database"
+    )
+    prepare.add_argument(
+        "--server-wait",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="how long to wait for a server that does not let us in yet",
+    )
     migrate = verbs.add_parser(
         "migrate",
         parents=[answer, store, tools, place, sure],
@@ -108,7 +117,11 @@ def _uri(arguments: argparse.Namespace) -> str:
 def _prepare(arguments: argparse.Namespace) -> int:
     from database.schema import prepare
 
-    schema = prepare(_uri(arguments), wait_seconds=300 if arguments.wait is None else arguments.wait)
+    schema = prepare(
+        _uri(arguments),
+        wait_seconds=300 if arguments.wait is None else arguments.wait,
+        server_wait=arguments.server_wait,
+    )
     _answer(arguments, schema.as_json(), f"the schema is {schema.state}: {schema.detail}")
     return 0
 
