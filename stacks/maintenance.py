@@ -105,6 +105,7 @@ def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
     if backend_store_uri:
         run("database restore", flags, stack=stack, backend_store_uri=backend_store_uri)
         return
+    flags = {**flags, "migrate": True}  # a server will start
     engine = _engine(stack)
     deployment = engine.deployment
     one = str(flags["backup"])
