@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from stacks.engines import Engine
 
+STORES = ("postgres", "object-store")
 PASSPHRASE = "gateway-passphrase"  # noqa: S105 (the secret's name)
 
 
@@ -41,7 +42,7 @@ def run(module: str, flags: dict[str, object], *, stack: str, backend_store_uri:
     if backend_store_uri:
         here([*argv, "--backend-store-uri", backend_store_uri])
     else:
-        _finish(engines.running(open_deployment(stack, recorded=True)).run(argv, {}))
+        _finish(_engine(stack).run(argv, {}))
 
 
 def migrate(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:
@@ -54,8 +55,8 @@ def migrate(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
     if backend_store_uri:
         run("database migrate", flags, stack=stack, backend_store_uri=backend_store_uri)
         return
-    deployment = open_deployment(stack, recorded=True)
-    engine = engines.running(deployment)
+    engine = _engine(stack)
+    deployment = engine.deployment
     if flags["check"]:
         _finish(engine.run(["-m", "database", "migrate", *_words({**flags, "to": ""})], {}))
         return
@@ -78,8 +79,8 @@ def backup(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> N
     if backend_store_uri:
         run("database backup", flags, stack=stack, backend_store_uri=backend_store_uri)
         return
-    deployment = open_deployment(stack, recorded=True)
-    engine = engines.running(deployment)
+    engine = _engine(stack)
+    deployment = engine.deployment
     to = str(flags["to"])
     key = engine.secret(PASSPHRASE) if "gateway-sync" in deployment.services else ""
     with _exchange() as folder:
@@ -104,8 +105,9 @@ def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
     if backend_store_uri:
         run("database restore", flags, stack=stack, backend_store_uri=backend_store_uri)
         return
-    deployment = open_deployment(stack, recorded=True)
-    engine = engines.running(deployment)
+    flags = {**flags, "migrate": True}  # a server will start
+    engine = _engine(stack)
+    deployment = engine.deployment
     one = str(flags["backup"])
     with _exchange() as folder:
         variables, folders = _keys_of(one, folder), [folder]
@@ -121,6 +123,22 @@ def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
                 words = [uri, str(then), str(engine.secret(PASSPHRASE))]
                 code = engine.run(["-m", "server.rekey", *words], {}, folders=[folder])
     _finish(code)
+
+
+def _engine(stack: str) -> Engine:
+    """A stack's engine, with its stores up.
+
+    Raises:
+        UserError: the stack was never up, or a store does not run.
+    """
+    engine = engines.running(open_deployment(stack, recorded=True))
+    away = [one for one in engine.services() if one.name in STORES and one.state != "running"]
+    if away:
+        raise UserError(
+            f"the data of stack '{stack}' is out of reach: its service '{away[0].name}' is {away[0].state}",
+            f"start it: invoke up --stack={stack}",
+        )
+    return engine
 
 
 def is_bucket(address: str) -> bool:
@@ -189,7 +207,7 @@ def usage(flags: dict[str, object], *, html: str, stack: str, backend_store_uri:
     if not html or backend_store_uri:
         run("cleanup.usage", {**flags, "html": html}, stack=stack, backend_store_uri=backend_store_uri)
         return
-    engine = engines.running(open_deployment(stack, recorded=True))
+    engine = _engine(stack)
     page = engine.capture(["-m", "cleanup.usage", "--html=-", *_words(flags)])
     try:
         Path(html).write_text(page, encoding="utf-8")
