@@ -250,9 +250,7 @@ def migrate(
     from stacks import maintenance
 
     flags = {"check": check, "to": to, "yes": yes, "json": json}
-    maintenance.database(
-        "migrate", flags, stack=stack, backend_store_uri=backend_store_uri, offline=not check
-    )
+    maintenance.migrate(flags, stack=stack, backend_store_uri=backend_store_uri)
 
 
 @task(help={**STACK, **DATABASE, **ARTIFACTS, **TO, **JSON, "keep": "how many sets of this database to keep"})
@@ -270,7 +268,7 @@ def backup(
     from stacks import maintenance
 
     flags = {"artifacts_destination": artifacts_destination, "to": to, "keep": keep, "json": json}
-    maintenance.database("backup", flags, stack=stack, backend_store_uri=backend_store_uri)
+    maintenance.backup(flags, stack=stack, backend_store_uri=backend_store_uri)
 
 
 @task(help={**STACK, **DATABASE, **ARTIFACTS, **YES, **JSON, "backup": "folder of the set"})
@@ -288,7 +286,7 @@ def restore(
     from stacks import maintenance
 
     flags = {"backup": backup, "artifacts_destination": artifacts_destination, "yes": yes, "json": json}
-    maintenance.database("restore", flags, stack=stack, backend_store_uri=backend_store_uri, offline=True)
+    maintenance.restore(flags, stack=stack, backend_store_uri=backend_store_uri)
 
 
 @task(help={**TO, **JSON, "verify": "read every byte of every set"})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import secrets as random
 import shutil
 import subprocess
 import sys
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 
 OLDEST_ENGINE = (20, 10)
 OLDEST_COMPOSE = (2, 20)
+# What a container of the MLflow image needs for itself.
+IMAGE_FOLDERS = (
+    *("/bin", "/etc", "/lib", "/opt/mlflow/bin", "/opt/mlflow-stacks/server", "/run/secrets", "/usr/lib"),
+    *("/tmp", "/var/lib/mlflow", "/var/tmp"),  # noqa: S108 (mounts of its own)
+)
 
 
 class ComposeEngine(Engine):
@@ -111,12 +118,31 @@ class ComposeEngine(Engine):
         with suppress(KeyboardInterrupt):
             subprocess.run(self._compose(*words), check=False)
 
-    def run(self, argv: Sequence[str], environment: Mapping[str, str]) -> int:
-        """See `Engine.run`."""
+    def run(
+        self, argv: Sequence[str], environment: Mapping[str, str], *, folders: Sequence[Path] = ()
+    ) -> int:
+        """See `Engine.run`; in a container of its own, as this user where it is given folders."""
         variables = [word for name, value in environment.items() for word in ("--env", f"{name}={value}")]
-        terminal = [] if sys.stdin.isatty() else ["--no-TTY"]
-        words = ["run", "--rm", "--no-deps", *terminal, *variables, "mlflow", "python", *argv]
-        return subprocess.run(self._compose(*words), check=False).returncode
+        mounts = [word for folder in folders for word in ("--volume", _mount(folder))]
+        user = ["--user", _this_user()] if folders else []
+        on_terminal = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+        terminal = [] if on_terminal else ["--no-TTY"]
+        name = f"{self.deployment.project}-run-{random.token_hex(4)}"
+        options = ["--rm", "--no-deps", "--name", name, *terminal, *user, *mounts, *variables]
+        command = self._compose("run", *options, "mlflow", "python", *argv)
+        # On a terminal, Ctrl-C is a key that goes into the container. Elsewhere it comes to us alone, and goes on once.
+        process = subprocess.Popen(command, start_new_session=not on_terminal)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            while process.poll() is None and _output(["docker", "kill", "--signal=INT", name]) is None:
+                time.sleep(0.2)  # it is only being made, or has just ended
+            process.wait()
+            raise
+
+    def secret(self, name: str) -> Path:
+        """See `Engine.secret`."""
+        return Path("/run/secrets") / name
 
     def capture(self, argv: Sequence[str]) -> str:
         """See `Engine.capture`."""
@@ -272,6 +298,28 @@ def _output(command: Sequence[str]) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _this_user() -> str:
+    """The uid and gid in a container that are this user's outside."""
+    options = _output(["docker", "info", "--format", "{{json .SecurityOptions}}"]) or ""
+    return "0:0" if "name=rootless" in options else f"{os.getuid()}:{os.getgid()}"
+
+
+def _mount(folder: Path) -> str:
+    """A folder of this machine, under the same path in a container of the MLflow image.
+
+    Raises:
+        UserError: it would hide something of the image, or Compose cannot read its name.
+    """
+    if ":" in str(folder):
+        raise UserError(f"a container cannot be given {folder}: there is a colon in its name", "take another")
+    if any(Path(place).is_relative_to(folder) for place in IMAGE_FOLDERS):
+        raise UserError(
+            f"a container cannot be given {folder}: it has a folder of that name itself",
+            f"take one below it: {folder / 'backups'}",
+        )
+    return f"{folder}:{folder}"
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from console import UserError
+from stacks import secrets
 from stacks.deployment import make_private_dir
 from stacks.engines.base import Engine, ServiceStatus
 from stacks.engines.ports import check_port_is_free, listens
@@ -144,11 +145,18 @@ class HostEngine(Engine):
         with suppress(KeyboardInterrupt):
             subprocess.run(command, check=False)
 
-    def run(self, argv: Sequence[str], environment: Mapping[str, str]) -> int:
-        """See `Engine.run`."""
+    def run(
+        self, argv: Sequence[str], environment: Mapping[str, str], *, folders: Sequence[Path] = ()
+    ) -> int:
+        """See `Engine.run`; a process of this user reaches every folder as it is."""
+        del folders
         command = [self.deployment.python, *argv]
         variables = {**self._environment(), **environment}
         return subprocess.run(command, env=variables, check=False).returncode
+
+    def secret(self, name: str) -> Path:
+        """See `Engine.secret`."""
+        return secrets.folder(self.deployment) / name
 
     def capture(self, argv: Sequence[str]) -> str:
         """See `Engine.capture`."""
