@@ -35,6 +35,7 @@ def back_up(
     keep: int | None = DEFAULT_KEEP,
     wait_seconds: float = 0,
     pg_command: str | None = None,
+    purpose: str = "backup",
 ) -> sets.BackupSet:
     """Write one set: the database first, then the artifacts, then the keys, then the manifest.
 
@@ -49,6 +50,7 @@ def back_up(
         keep: how many sets of this database to keep, None for all.
         wait_seconds: how long to wait for another process that holds the maintenance lock.
         pg_command: see `database.postgresql.find_programs`.
+        purpose: one word for the manifest.
 
     Raises:
         UserError: anything a user can mend; then no set was added and none was removed.
@@ -57,7 +59,7 @@ def back_up(
     try:
         with maintenance_lock(engine, "backup", wait_seconds):
             return write_set(
-                engine, to, "backup", destination=destination, keys=keys, keep=keep, pg_command=pg_command
+                engine, to, purpose, destination=destination, keys=keys, keep=keep, pg_command=pg_command
             )
     finally:
         engine.dispose()

@@ -17,6 +17,8 @@ from stacks.settings import ROOT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stacks.engines import Engine
+
 PASSPHRASE = "gateway-passphrase"  # noqa: S105 (the secret's name)
 
 
@@ -55,7 +57,7 @@ def migrate(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
     if flags["check"]:
         _finish(engine.run(["-m", "database", "migrate", *_words({**flags, "to": ""})], {}))
         return
-    to = _folder_of_sets(str(flags["to"]))
+    to = folder_of_sets(str(flags["to"]))
     with deployment.locked("migrate"), engine.without_server():
         code = engine.run(["-m", "database", "migrate", *_words({**flags, "to": to})], {}, folders=[to])
     _finish(code)
@@ -72,11 +74,15 @@ def backup(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> N
         run("database backup", flags, stack=stack, backend_store_uri=backend_store_uri)
         return
     deployment = open_deployment(stack, recorded=True)
-    engine = engines.running(deployment)
-    to = _folder_of_sets(str(flags["to"]))
-    key = engine.secret(PASSPHRASE) if "gateway-sync" in deployment.services else ""
+    _finish(back_up(engines.running(deployment), flags))
+
+
+def back_up(engine: Engine, flags: dict[str, object]) -> int:
+    """`backup` of the stack of an engine; returns the verb's exit code."""
+    to = folder_of_sets(str(flags["to"]))
+    key = engine.secret(PASSPHRASE) if "gateway-sync" in engine.deployment.services else ""
     words = _words({**flags, "to": to, "include": key})
-    _finish(engine.run(["-m", "database", "backup", *words], {}, folders=[to]))
+    return engine.run(["-m", "database", "backup", *words], {}, folders=[to])
 
 
 def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:
@@ -98,17 +104,23 @@ def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
     if not one.is_dir():
         raise UserError(f"no backup at {one}", "to see the sets there are: invoke backups")
     with deployment.locked("restore"), engine.without_server():
-        words = _words({**flags, "backup": one})
-        code = engine.run(["-m", "database", "restore", *words], {}, folders=[one])
-        previous = one / "keys" / PASSPHRASE
-        if code == 0 and "gateway-sync" in deployment.services and previous.exists():
-            uri = Stores.of(deployment, engine.name).backend_store_uri
-            words = [uri, str(previous), str(engine.secret(PASSPHRASE))]
-            code = engine.run(["-m", "server.rekey", *words], {}, folders=[one])
+        code = put_back(engine, one, flags)
     _finish(code)
 
 
-def _folder_of_sets(given: str) -> Path:
+def put_back(engine: Engine, one: Path, flags: dict[str, object]) -> int:
+    """`restore` of a set to the stack of an engine, whose server does not run; returns the verb's exit code."""
+    words = _words({**flags, "backup": one})
+    code = engine.run(["-m", "database", "restore", *words], {}, folders=[one])
+    previous = one / "keys" / PASSPHRASE
+    if code == 0 and "gateway-sync" in engine.deployment.services and previous.exists():
+        uri = Stores.of(engine.deployment, engine.name).backend_store_uri
+        words = [uri, str(previous), str(engine.secret(PASSPHRASE))]
+        code = engine.run(["-m", "server.rekey", *words], {}, folders=[one])
+    return code
+
+
+def folder_of_sets(given: str) -> Path:
     """The absolute path of an existing folder."""
     folder = Path(given).expanduser().absolute()
     try:
