@@ -36,7 +36,7 @@ ENGINE = {"engine": "auto, compose or host"}
 DOCKER = {"require-docker": "fail where a test cannot run because no Docker engine answers"}
 DATABASE = {"backend-store-uri": "a database that belongs to no stack of this checkout"}
 ARTIFACTS = {"artifacts-destination": "where that database's artifacts are"}
-TO = {"to": "folder of the backups"}
+TO = {"to": "place of the backups: a folder, or s3://BUCKET/PREFIX"}
 YES = {"yes": "answer the question with yes"}
 
 
@@ -271,7 +271,16 @@ def backup(
     maintenance.backup(flags, stack=stack, backend_store_uri=backend_store_uri)
 
 
-@task(help={**STACK, **DATABASE, **ARTIFACTS, **YES, **JSON, "backup": "folder of the set"})
+@task(
+    help={
+        **STACK,
+        **DATABASE,
+        **ARTIFACTS,
+        **YES,
+        **JSON,
+        "backup": "folder of the set, or its s3:// address; .../latest is the newest one there",
+    }
+)
 @answers
 def restore(
     _: Context,

@@ -9,6 +9,7 @@ from database import postgresql, sqlite
 from database.connection import connect, sqlite_path
 from database.revision import revisions
 from database.schema import read_schema
+from database.sets import source_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -44,7 +45,7 @@ def inspect(uri: str) -> dict[str, Any]:
             **read_schema(engine).as_json(),
             "known": [step.revision for step in revisions()],
             "rows": count_rows(engine),
-            "source": engine.url.render_as_string(hide_password=True),
+            "source": source_of(engine),
             "identity": identity,
         }
     finally:

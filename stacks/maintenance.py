@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from console import UserError, note
 from stacks import engines
@@ -15,7 +18,7 @@ from stacks.render import Stores
 from stacks.settings import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from stacks.engines import Engine
 
@@ -57,17 +60,20 @@ def migrate(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
     if flags["check"]:
         _finish(engine.run(["-m", "database", "migrate", *_words({**flags, "to": ""})], {}))
         return
+    if is_bucket(str(flags["to"])):  # what fails is put back from there at once
+        raise UserError("migrate takes its backup to a folder", "give --to=FOLDER")
     to = folder_of_sets(str(flags["to"]))
+    words = ["-m", "database", "migrate", *_words({**flags, "to": to})]
     with deployment.locked("migrate"), engine.without_server():
-        code = engine.run(["-m", "database", "migrate", *_words({**flags, "to": to})], {}, folders=[to])
+        code = engine.run(words, _named(engine), folders=[to])
     _finish(code)
 
 
 def backup(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:
-    """Back up to the folder that the flag ``to`` names, the key that a stack's data depends on included; see `run`.
+    """Back up to the place that the flag ``to`` names, the key that a stack's data depends on included; see `run`.
 
     Raises:
-        UserError: as in `run`; also, that folder cannot be written.
+        UserError: as in `run`; also, that place cannot be written.
         SystemExit: as in `run`.
     """
     if backend_store_uri:
@@ -79,17 +85,21 @@ def backup(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> N
 
 def back_up(engine: Engine, flags: dict[str, object]) -> int:
     """`backup` of the stack of an engine; returns the verb's exit code."""
-    to = folder_of_sets(str(flags["to"]))
+    to = str(flags["to"])
     key = engine.secret(PASSPHRASE) if "gateway-sync" in engine.deployment.services else ""
-    words = _words({**flags, "to": to, "include": key})
-    return engine.run(["-m", "database", "backup", *words], {}, folders=[to])
+    with _exchange() as folder:
+        variables = {**_named(engine), **_keys_of(to, folder)}
+        place = to if is_bucket(to) else folder_of_sets(to)
+        words = ["-m", "database", "backup", *_words({**flags, "to": place, "include": key})]
+        folders = [folder, *([place] if isinstance(place, Path) else [])]
+        return engine.run(words, variables, folders=folders)
 
 
 def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:
     """Put the set that the flag ``backup`` names back; see `run`.
 
-    The set's provider keys were stored with the passphrase of its day: they are opened to the stack's own, which may
-    be a newer one, or another stack's.
+    Its provider keys were stored with the passphrase of its day. They are opened to the stack's own, which may be a
+    newer one, or another stack's.
 
     Raises:
         UserError: as in `run`; also, the stack does not come up again.
@@ -100,24 +110,78 @@ def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
         return
     deployment = open_deployment(stack, recorded=True)
     engine = engines.running(deployment)
-    one = Path(str(flags["backup"])).expanduser().absolute()
-    if not one.is_dir():
-        raise UserError(f"no backup at {one}", "to see the sets there are: invoke backups")
+    one = str(flags["backup"])
+    if not is_bucket(one):
+        one = str(_existing_set(one))
     with deployment.locked("restore"), engine.without_server():
         code = put_back(engine, one, flags)
     _finish(code)
 
 
-def put_back(engine: Engine, one: Path, flags: dict[str, object]) -> int:
+def put_back(engine: Engine, one: str, flags: dict[str, object]) -> int:
     """`restore` of a set to the stack of an engine, whose server does not run; returns the verb's exit code."""
-    words = _words({**flags, "backup": one})
-    code = engine.run(["-m", "database", "restore", *words], {}, folders=[one])
-    previous = one / "keys" / PASSPHRASE
-    if code == 0 and "gateway-sync" in engine.deployment.services and previous.exists():
-        uri = Stores.of(engine.deployment, engine.name).backend_store_uri
-        words = [uri, str(previous), str(engine.secret(PASSPHRASE))]
-        code = engine.run(["-m", "server.rekey", *words], {}, folders=[one])
-    return code
+    with _exchange() as folder:
+        variables, folders = _keys_of(one, folder), [folder]
+        if not is_bucket(one):
+            folders.append(Path(one))
+        given = {**flags, "backup": one, "artifact_root": "mlflow-artifacts:/", "keys_to": folder}
+        code = engine.run(["-m", "database", "restore", *_words(given)], variables, folders=folders)
+        then = folder / PASSPHRASE
+        if code == 0 and "gateway-sync" in engine.deployment.services and then.exists():
+            uri = Stores.of(engine.deployment, engine.name).backend_store_uri
+            words = [uri, str(then), str(engine.secret(PASSPHRASE))]
+            code = engine.run(["-m", "server.rekey", *words], {}, folders=[folder])
+        return code
+
+
+def inspect(engine: Engine) -> dict[str, Any]:
+    """What the MLflow of an engine makes of its stack's database (see `database.inspection.inspect`).
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        if engine.run(["-m", "database", "inspect"], _named(engine), output=output):
+            raise UserError("the database cannot be read; its reason stands above")
+        output.seek(0)
+        return dict(json.load(output))
+
+
+def is_bucket(address: str) -> bool:
+    """Whether a place of backups is a bucket, not a folder."""
+    return address.startswith("s3://")
+
+
+@contextmanager
+def _exchange() -> Iterator[Path]:
+    """A closed folder for keys that go to a command, or come from it."""
+    with tempfile.TemporaryDirectory(prefix="mlflow-stacks-") as name:
+        yield Path(name)
+
+
+def _keys_of(address: str, folder: Path) -> dict[str, str]:
+    """What tells a command of the keys that this environment has for a bucket of backups."""
+    if not is_bucket(address):
+        return {}
+    from database.bucket import surroundings  # boto3 is slow to import
+
+    return surroundings(folder)
+
+
+def _named(engine: Engine) -> dict[str, str]:
+    """What tells the stack's database from another stack's in the same place of backups."""
+    return {"MLFLOW_STACKS_PROJECT": engine.deployment.project} if engine.name == "compose" else {}
+
+
+def _existing_set(given: str) -> Path:
+    from database.sets import LATEST, newest
+
+    one = Path(given).expanduser().absolute()
+    if one.name == LATEST and not one.exists():
+        return newest(one.parent)
+    if not one.is_dir():
+        raise UserError(f"no backup at {one}", "to see the sets there are: invoke backups")
+    return one
 
 
 def folder_of_sets(given: str) -> Path:

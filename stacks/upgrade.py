@@ -10,7 +10,6 @@ version with the data of the backup. Where the journal is still there, because w
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -208,7 +207,7 @@ def _plan(before: Engine, version: str, folder: Path) -> tuple[Plan, Engine]:
     plan = Plan(stack, deployment.mlflow_version, version, folder)
     if "schema" not in deployment.services:
         return plan, after
-    found = _inspect(after)
+    found = maintenance.inspect(after)
     if found["state"] in {"empty", "unknown"}:
         raise UserError(f"the schema is {found['state']}: {found['detail']}")
     action: Action = {"current": "none", "behind": "migrate", "ahead": "restore"}[found["state"]]  # type: ignore[assignment]
@@ -273,14 +272,6 @@ def _new_artifacts(folder: Path, total: int) -> int:
     )
 
 
-def _inspect(engine: Engine) -> dict[str, Any]:
-    with tempfile.TemporaryFile("w+") as output:
-        if engine.run(["-m", "database", "inspect"], {}, output=output):
-            raise UserError("the database cannot be read; its reason stands above")
-        output.seek(0)
-        return dict(json.load(output))
-
-
 def _act(plan: Plan, before: Engine, after: Engine, timeout: float) -> dict[str, Any]:
     """Do it, or put back what ran before."""
     path = before.deployment.state / JOURNAL
@@ -300,7 +291,7 @@ def _act(plan: Plan, before: Engine, after: Engine, timeout: float) -> dict[str,
             done["backup"] = str(one)
             if plan.action == "restore" and plan.restore:
                 begin("restore", backup=str(one))
-                _succeed(maintenance.put_back(after, plan.restore.path, {"yes": True}))
+                _succeed(maintenance.put_back(after, str(plan.restore.path), {"yes": True}))
                 _migrate(after, plan.restore.path)
             elif plan.action == "migrate":
                 begin("migrate", backup=str(one))
@@ -356,7 +347,7 @@ def _put_back(engine: Engine, journal: Journal, timeout: float) -> None:
         if journal.served:
             kept = _back_up(engine, Path(journal.folder))
             note(f"whatever was logged to MLflow {journal.after} meanwhile is kept in {kept}")
-        _succeed(maintenance.put_back(engine, Path(journal.backup), {"yes": True, "wait": LOCK_SECONDS}))
+        _succeed(maintenance.put_back(engine, journal.backup, {"yes": True, "wait": LOCK_SECONDS}))
     engine.up(timeout=timeout)
     (engine.deployment.state / JOURNAL).unlink(missing_ok=True)
     note(f"stack '{engine.deployment.name}' runs MLflow {journal.before} again, its data is as it was")

@@ -44,9 +44,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def quickstart(
-    local: StackUnderTest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[StackUnderTest]:
+def quickstart(local: StackUnderTest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackUnderTest]:
     subject = StackUnderTest("quickstart", "host", tmp_path_factory.mktemp("quick"), free_ports())
     (subject.state / "mlflow").mkdir(parents=True)
     for name in (OLD, f"{OLD}.txt"):  # the environment takes a minute to make
