@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sqlite3
 from contextlib import closing
@@ -13,15 +12,15 @@ import pytest
 
 from tests import story, upgrades
 from tests.stack import StackUnderTest, free_ports, wait_until
-from tests.upgrades import NEW, OLD, journal, kill_at, runs, upgrade
+from tests.upgrades import NEW, OLD, kill_at, runs, upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 CONFLICT = "CREATE TABLE scheduler_leases (number INTEGER)"  # what a migration to 3.17 wants to create
-# Python reads it before anything else; the environment's own does not know the steps it makes fail.
-SABOTAGE = "import sys\nif '{module}' in sys.orig_argv:\n    sys.exit('error: broken by the test')\n"
+# Python reads it before anything else, as `sitecustomize`.
+SABOTAGE = "import sys\nif 'server.smoke' in sys.orig_argv:\n    sys.exit('error: broken by the test')\n"
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +117,7 @@ def test_a_migration_that_fails_leaves_all_as_it_was(
         connection.execute("DROP TABLE scheduler_leases")
 
 
-@pytest.mark.parametrize("step", ["backup", "migrate", "start"])
+@pytest.mark.parametrize("step", ["migrate", "start"])
 def test_an_upgrade_killed_at_a_step_is_put_back_by_up(
     local: StackUnderTest, told: story.Told, sets: Path, tmp_path: Path, step: str
 ) -> None:
@@ -134,20 +133,25 @@ def test_there_and_back_with_sqlite(local: StackUnderTest, tmp_path: Path) -> No
     upgrades.there_and_back(local, tmp_path)
 
 
-@pytest.mark.parametrize(("module", "step"), [("server", "start"), ("server.smoke", "smoke test")])
-def test_a_version_that_does_not_work_is_put_back(
-    local: StackUnderTest, told: story.Told, sets: Path, tmp_path: Path, module: str, step: str
+def test_a_newer_version_without_a_backup_of_its_day_stays(
+    local: StackUnderTest, told: story.Told, sets: Path, tmp_path: Path
 ) -> None:
-    """Backwards, so that data was restored from a set of its day before it turns out."""
-    environment = local.state / "mlflow" / OLD
-    [packages] = environment.glob("lib/python3*/site-packages")
-    (packages / "sitecustomize.py").write_text(SABOTAGE.format(module=module))
-    upgrade_folder = tmp_path.parent / "sets-of-there-and-back"
-    shutil.copytree(sets, upgrade_folder, dirs_exist_ok=True)
+    upgrade(local, NEW, sets)
+    done = upgrade(local, OLD, tmp_path, expect=1)
+    assert "MLflow has no migration backwards" in done.stderr
+    runs(local, NEW, told, tmp_path)
+
+
+def test_a_version_that_does_not_work_is_put_back(
+    local: StackUnderTest, told: story.Told, sets: Path, tmp_path: Path
+) -> None:
+    """Backwards, so that data of its day was restored before that turns out."""
+    [packages] = (local.state / "mlflow" / OLD).glob("lib/python3*/site-packages")
+    (packages / "sitecustomize.py").write_text(SABOTAGE)
     later = story.some_run(local.url).info.run_id
-    done = upgrade(local, OLD, sets, "--timeout=60", expect=1)
+    done = upgrade(local, OLD, sets, expect=1)
     (packages / "sitecustomize.py").unlink()
-    assert f"failed at its step '{step}'" in done.stderr
+    assert "failed at its step 'smoke test': broken by the test" in done.stderr
     runs(local, NEW, told, tmp_path)
     assert later in upgrades.all_runs(local)
 
@@ -155,15 +159,13 @@ def test_a_version_that_does_not_work_is_put_back(
 def test_there_and_back_with_postgresql_an_object_store_and_the_gateway(
     quickstart: StackUnderTest, tmp_path: Path
 ) -> None:
-    upgrades.there_and_back(quickstart, tmp_path)
-
-
-def test_a_way_back_killed_in_its_middle_is_put_back_with_postgresql(
-    quickstart: StackUnderTest, sets: Path, tmp_path: Path
-) -> None:
+    later, kept = upgrades.there_and_back(quickstart, tmp_path)
     told = story.tell(quickstart.url, tmp_path, megabytes=1)
-    quickstart.invoke("backup", "--stack=quickstart", f"--to={sets}")
-    assert journal(quickstart) == {}
-    done = upgrade(quickstart, OLD, sets, expect=1)
-    assert "no backup of this database" in done.stderr
-    runs(quickstart, NEW, told, tmp_path)
+    kill_at(quickstart, NEW, tmp_path / "sets", "migrate")
+    assert "was cut off at its step 'migrate'" in quickstart.invoke("up", "--stack=quickstart").stderr
+    runs(quickstart, OLD, told, tmp_path)
+
+    # What was logged in between is kept in the backup that was taken first.
+    upgrade(quickstart, NEW, tmp_path / "sets")
+    quickstart.invoke("restore", "--stack=quickstart", f"--backup={kept}", "--yes")
+    assert later in upgrades.all_runs(quickstart)
