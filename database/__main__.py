@@ -109,6 +109,9 @@ def _parser() -> argparse.ArgumentParser:
         help="how rows shall name artifacts that have moved: mlflow-artifacts:/ where a server serves them",
     )
     restore.add_argument("--keys-to", type=Path, metavar="FOLDER", help="where the set's key files go")
+    restore.add_argument(
+        "--migrate", action="store_true", help="then bring a schema that is behind to that of this MLflow"
+    )
     backups = verbs.add_parser("backups", parents=[answer, place], help="the sets there are")
     backups.add_argument("--verify", action="store_true", help="read every byte of every set")
     return parser
@@ -225,10 +228,13 @@ def _restore(arguments: argparse.Namespace) -> int:
             destination=destination,
             artifact_root=arguments.artifact_root,
             keys_to=arguments.keys_to,
+            to_head=arguments.migrate,
             wait_seconds=arguments.wait or 0,
             pg_command=arguments.pg_command,
         )
     done = f"restored {result.rows} rows; the schema is {result.schema.state}: {result.schema.detail}"
+    if result.artifacts and (moved := result.artifacts["moved"]):
+        done += f"\n  {moved} locations in it now name the place where the artifacts are"
     if result.schema.state == "behind":
         done += "\n  before a server starts: invoke migrate"
     _answer(arguments, result.as_json(), done)

@@ -16,7 +16,7 @@ from database.lock import maintenance_lock
 from database.progress import Progress
 from database.restore import load_set
 from database.revision import Schema, Step, refusal
-from database.schema import read_schema, run_migration
+from database.schema import KEPT, read_schema, run_migration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,18 +29,6 @@ if TYPE_CHECKING:
 
 LOCK_TIMEOUT = (
     30_000  # milliseconds that one statement of a migration waits for another session's transaction
-)
-
-# No migration may lose rows of these: what users logged.
-_KEPT = (
-    "experiments",
-    "runs",
-    "metrics",
-    "latest_metrics",
-    "params",
-    "tags",
-    "registered_models",
-    "model_versions",
 )
 
 
@@ -181,7 +169,7 @@ def _failed(error: Exception, counter: _Counter, backup: BackupSet, outcome: str
 def _verify(before: dict[str, int], after: dict[str, int], schema: Schema) -> None:
     if schema.state != "current":
         raise UserError(f"the schema is {schema.state} afterwards: {schema.detail}")
-    for table in _KEPT:
+    for table in KEPT:
         if after.get(table, 0) < before.get(table, 0):
             raise UserError(
                 f"table {table} had {before[table]} rows and has {after.get(table, 0)} afterwards"

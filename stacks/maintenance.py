@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from stacks.engines import Engine
 
+STORES = ("postgres", "object-store")
 PASSPHRASE = "gateway-passphrase"  # noqa: S105 (the secret's name)
 
 
@@ -42,7 +43,7 @@ def run(module: str, flags: dict[str, object], *, stack: str, backend_store_uri:
     if backend_store_uri:
         here([*argv, "--backend-store-uri", backend_store_uri])
     else:
-        _finish(engines.running(open_deployment(stack, recorded=True)).run(argv, {}))
+        _finish(_engine(stack).run(argv, {}))
 
 
 def migrate(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:
@@ -55,8 +56,8 @@ def migrate(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
     if backend_store_uri:
         run("database migrate", flags, stack=stack, backend_store_uri=backend_store_uri)
         return
-    deployment = open_deployment(stack, recorded=True)
-    engine = engines.running(deployment)
+    engine = _engine(stack)
+    deployment = engine.deployment
     if flags["check"]:
         _finish(engine.run(["-m", "database", "migrate", *_words({**flags, "to": ""})], {}))
         return
@@ -79,8 +80,7 @@ def backup(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> N
     if backend_store_uri:
         run("database backup", flags, stack=stack, backend_store_uri=backend_store_uri)
         return
-    deployment = open_deployment(stack, recorded=True)
-    _finish(back_up(engines.running(deployment), flags))
+    _finish(back_up(_engine(stack), flags))
 
 
 def back_up(engine: Engine, flags: dict[str, object]) -> int:
@@ -108,12 +108,12 @@ def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
     if backend_store_uri:
         run("database restore", flags, stack=stack, backend_store_uri=backend_store_uri)
         return
-    deployment = open_deployment(stack, recorded=True)
-    engine = engines.running(deployment)
+    flags = {**flags, "migrate": True}  # a server will start
+    engine = _engine(stack)
     one = str(flags["backup"])
     if not is_bucket(one):
         one = str(_existing_set(one))
-    with deployment.locked("restore"), engine.without_server():
+    with engine.deployment.locked("restore"), engine.without_server():
         code = put_back(engine, one, flags)
     _finish(code)
 
@@ -145,6 +145,22 @@ def inspect(engine: Engine) -> dict[str, Any]:
             raise UserError("the database cannot be read; its reason stands above")
         output.seek(0)
         return dict(json.load(output))
+
+
+def _engine(stack: str) -> Engine:
+    """A stack's engine, with its stores up.
+
+    Raises:
+        UserError: the stack was never up, or a store does not run.
+    """
+    engine = engines.running(open_deployment(stack, recorded=True))
+    away = [one for one in engine.services() if one.name in STORES and one.state != "running"]
+    if away:
+        raise UserError(
+            f"the data of stack '{stack}' is out of reach: its service '{away[0].name}' is {away[0].state}",
+            f"start it: invoke up --stack={stack}",
+        )
+    return engine
 
 
 def is_bucket(address: str) -> bool:
@@ -213,7 +229,7 @@ def usage(flags: dict[str, object], *, html: str, stack: str, backend_store_uri:
     if not html or backend_store_uri:
         run("cleanup.usage", {**flags, "html": html}, stack=stack, backend_store_uri=backend_store_uri)
         return
-    engine = engines.running(open_deployment(stack, recorded=True))
+    engine = _engine(stack)
     page = engine.capture(["-m", "cleanup.usage", "--html=-", *_words(flags)])
     try:
         Path(html).write_text(page, encoding="utf-8")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Action = Literal["none", "migrate", "restore"]
 
 WRITERS = ("mlflow", "cleanup")
-STORES = ("postgres", "role", "object-store", "bucket")
+BEFORE_SCHEMA = ("postgres", "role", "object-store", "bucket")
 ALL_SETS = 10**6  # nothing is pruned: what a later way back needs may be the oldest set
 LOCK_SECONDS = (
     600  # what a killed upgrade left running ends by itself, and holds the database's lock until then
@@ -291,8 +291,8 @@ def _act(plan: Plan, before: Engine, after: Engine, timeout: float) -> dict[str,
             done["backup"] = str(one)
             if plan.action == "restore" and plan.restore:
                 begin("restore", backup=str(one))
-                _succeed(maintenance.put_back(after, str(plan.restore.path), {"yes": True}))
-                _migrate(after, plan.restore.path)
+                flags: dict[str, object] = {"yes": True, "migrate": True}
+                _succeed(maintenance.put_back(after, str(plan.restore.path), flags))
             elif plan.action == "migrate":
                 begin("migrate", backup=str(one))
                 _migrate(after, one)
@@ -342,7 +342,7 @@ def _put_back(engine: Engine, journal: Journal, timeout: float) -> None:
     for service in WRITERS:
         engine.stop(service)
     if journal.data_changed:
-        if stores := [name for name in engine.deployment.services if name in STORES]:
+        if stores := [name for name in engine.deployment.services if name in BEFORE_SCHEMA]:
             engine.up(timeout=timeout, services=stores)
         if journal.served:
             kept = _back_up(engine, Path(journal.folder))

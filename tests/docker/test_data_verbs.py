@@ -9,7 +9,7 @@ import pytest
 
 from stacks import maintenance
 from stacks.engines import compose
-from tests import data_verbs, story
+from tests import data_verbs, laptop, story
 from tests.stack import StackUnderTest, free_ports
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ def test_a_backup_restores_what_was_there(stack: StackUnderTest, tmp_path: Path)
     data_verbs.a_backup_restores_what_was_there(stack, tmp_path)
 
 
+@pytest.mark.parametrize("stack", ["minio-postgres"], indirect=True)
 def test_a_backup_in_a_bucket_restores(
     stack: StackUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if stack.name == "minio-postgres":
-        endpoint = "http://object-store:9000"
-        data_verbs.a_backup_in_a_bucket_restores(stack, tmp_path, endpoint, monkeypatch)
+    endpoint = "http://object-store:9000"
+    data_verbs.a_backup_in_a_bucket_restores(stack, tmp_path, endpoint, monkeypatch)
 
 
 def test_an_interrupted_backup_leaves_none(stack: StackUnderTest, tmp_path: Path) -> None:
@@ -75,3 +75,14 @@ def test_a_set_belongs_to_whoever_made_it(
     maintenance.restore({"backup": str(one), "yes": True}, stack=stack.name, backend_store_uri="")
     story.check(stack.url, told, tmp_path)
     story.tell(stack.url, tmp_path, megabytes=1)
+
+
+@pytest.mark.parametrize("stack", ["local", "minio-postgres"], indirect=True)
+def test_what_mlflow_2_9_wrote_on_a_laptop_moves_in(stack: StackUnderTest, tmp_path: Path) -> None:
+    """Last, for it takes the place of what is there; `tests/host/test_readme.py` tells it of the quickstart."""
+    written, sets = laptop.write(tmp_path), tmp_path / "sets"
+    database, runs = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlruns"
+    words = (f"--backend-store-uri={database}", f"--artifacts-destination={runs}", f"--to={sets}")
+    stack.invoke("backup", *words)
+    stack.invoke("restore", f"--stack={stack.name}", f"--backup={sets}/latest", "--yes")
+    laptop.check(stack.url, written, tmp_path)

@@ -36,12 +36,12 @@ def test_a_backup_restores_what_was_there(stack: StackUnderTest, tmp_path: Path)
     data_verbs.a_backup_restores_what_was_there(stack, tmp_path)
 
 
+@pytest.mark.parametrize("stack", ["minio-postgres"], indirect=True)
 def test_a_backup_in_a_bucket_restores(
     stack: StackUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if stack.name == "minio-postgres":
-        endpoint = f"http://127.0.0.1:{stack.settings['object_store_port']}"
-        data_verbs.a_backup_in_a_bucket_restores(stack, tmp_path, endpoint, monkeypatch)
+    endpoint = f"http://127.0.0.1:{stack.settings['object_store_port']}"
+    data_verbs.a_backup_in_a_bucket_restores(stack, tmp_path, endpoint, monkeypatch)
 
 
 def test_an_interrupted_backup_leaves_none(stack: StackUnderTest, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from database.schema import prepare
 from tests.databases.content import read
 from tests.host.database import old
 from tests.host.database.servers import BINARIES
+from tests.host.database.test_old_databases import contained
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -274,6 +275,17 @@ def test_every_older_database_backs_up_and_restores(
         fresh = new_uri("postgresql")
         restore(fresh, one.path)
         assert postgres.dump(fresh.rpartition("/")[2]) == postgres.dump(uri.rpartition("/")[2])
+        assert restore(fresh, one.path, to_head=True).schema.state == "current"
+        assert contained(old.expected(version, "postgresql"), read(fresh)) == []
+
+
+def test_a_sqlite_set_of_an_older_mlflow_becomes_a_current_database(
+    old_database: Callable[[str, str], str], new_uri: Callable[[str], str], tmp_path: Path
+) -> None:
+    one = back_up(old_database("2.9.2", "sqlite"), tmp_path / "sets")
+    fresh = new_uri("sqlite")
+    assert restore(fresh, one.path, to_head=True).schema.state == "current"
+    assert contained(old.expected("2.9.2", "sqlite"), read(fresh)) == []
 
 
 def test_an_ordinary_role_that_owns_its_database_is_enough(
