@@ -51,7 +51,7 @@ _COMPILE = (
 )
 
 
-def for_version(version: str, folder: Path) -> Path:
+def for_version(version: str, folder: Path, *, local: bool) -> Path:
     """The lock of the MLflow image with another MLflow; resolved once, then kept.
 
     Everything else has the version of the repository's own lock where that MLflow allows it.
@@ -59,6 +59,7 @@ def for_version(version: str, folder: Path) -> Path:
     Args:
         version: of MLflow, such as ``3.15.1``.
         folder: where it is kept as ``<version>.txt``.
+        local: it is for this machine, which sees packages on its disk, not for a container.
 
     Raises:
         UserError: the index has no such version, or does not answer.
@@ -74,7 +75,7 @@ def for_version(version: str, folder: Path) -> Path:
     (work / "requirements.in").write_text("\n".join([wanted, *limits(version), ""]))
     shutil.copy(FOLDER / "requirements.txt", work / "requirements.txt")  # uv keeps its versions if it can
     flags = ["--excludes", str(FOLDER / "excludes.txt"), "--output-file", str(work / "requirements.txt")]
-    done = uv(folder, *_COMPILE, *flags, str(work / "requirements.in"))
+    done = uv(folder, *_COMPILE, *flags, str(work / "requirements.in"), local=local)
     if done.returncode != 0:
         shutil.rmtree(work)
         if re.search(rf"no version of mlflow(-\w+)?=={re.escape(version)}", " ".join(done.stderr.split())):
@@ -94,17 +95,18 @@ def limits(version: str) -> tuple[str, ...]:
     return tuple(limit for before, found in LIMITS.items() if number < before for limit in found)
 
 
-def uv(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def uv(folder: Path, *arguments: str, local: bool = True) -> subprocess.CompletedProcess[str]:
     """Run uv with the index that pip or uv on this machine asks; this machine's own, or one that pip installs.
 
     Args:
         folder: where uv is kept if it has to be installed.
         arguments: of uv.
+        local: ask for packages on this machine's disk too.
 
     Raises:
         UserError: there is no uv, and pip cannot install it.
     """
-    variables = {**os.environ, **index.configured(local=True).variables()}
+    variables = {**os.environ, **index.configured(local=local).variables()}
     command = [_uv(folder), *arguments]
     return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
 

@@ -201,8 +201,9 @@ def _plan(before: Engine, version: str, folder: Path) -> tuple[Plan, Engine]:
             f"stack '{stack}' is not healthy: {', '.join(waiting)}", f"start it: invoke up --stack={stack}"
         )
     after = _engine(stack, version)
-    versions.lock(after.deployment)
+    versions.lock(after.deployment, local=before.name == "host")
     _check_room(before, folder)
+    before.prepare()  # this checkout may be newer than what runs, and the way back must be open
     after.prepare()
     plan = Plan(stack, deployment.mlflow_version, version, folder)
     if "schema" not in deployment.services:
@@ -339,6 +340,7 @@ def _migrate(engine: Engine, backup: Path) -> None:
 
 def _put_back(engine: Engine, journal: Journal, timeout: float) -> None:
     """Bring back the version that ran, and the data of the backup where it may have changed since."""
+    engine.prepare()
     for service in WRITERS:
         engine.stop(service)
     if journal.data_changed:

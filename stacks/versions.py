@@ -99,8 +99,12 @@ def folder(state: Path) -> Path:
     return state / FOLDER
 
 
-def lock(deployment: Deployment) -> Path | None:
+def lock(deployment: Deployment, *, local: bool = False) -> Path | None:
     """The lock that a stack's version is built from; None stands for the checkout's own.
+
+    Args:
+        deployment: whose version.
+        local: it is for this machine, not for a container.
 
     Raises:
         UserError: see `images.lock.for_version`.
@@ -109,7 +113,7 @@ def lock(deployment: Deployment) -> Path | None:
         return None
     from images.lock import for_version
 
-    return for_version(deployment.mlflow_version, folder(deployment.state))
+    return for_version(deployment.mlflow_version, folder(deployment.state), local=local)
 
 
 def ensure_environment(deployment: Deployment) -> None:
@@ -126,7 +130,7 @@ def ensure_environment(deployment: Deployment) -> None:
     from images.lock import uv
 
     started = time.monotonic()
-    wanted = lock(deployment) or IMAGE / "requirements.txt"
+    wanted = lock(deployment, local=True) or IMAGE / "requirements.txt"
     note(f"making an environment with MLflow {version}")
     work = target.with_name(f"{version}.partial")
     shutil.rmtree(work, ignore_errors=True)
@@ -150,5 +154,5 @@ def ensure_environment(deployment: Deployment) -> None:
 def remove_others(deployment: Deployment, keep: Collection[str]) -> None:
     """Remove the environments and locks of versions that a stack has left behind."""
     for path in folder(deployment.state).glob("*.*.*"):
-        if path.name.removesuffix(".txt") not in keep:
+        if path.name.removesuffix(".txt").removesuffix(".yaml") not in keep:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -162,7 +162,7 @@ class ComposeEngine(Engine):
     def prepare(self) -> None:
         """See `Engine.prepare`; a Compose file of its own names the image."""
         self.deployment = with_images(self.deployment)
-        self._file = versions.folder(self.deployment.state) / FRAMES[self.name]
+        self._file = versions.folder(self.deployment.state) / f"{self.deployment.mlflow_version}.yaml"
         write_private(self._file, render(self.deployment, self.name)[FRAMES[self.name]])
 
     @property
