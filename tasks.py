@@ -298,6 +298,34 @@ def restore(
     maintenance.restore(flags, stack=stack, backend_store_uri=backend_store_uri)
 
 
+@task(
+    help={
+        **STACK,
+        **YES,
+        **JSON,
+        "to": "the version to run, newer or older, such as 3.17.2",
+        "backups": "folder of the backups",
+        "timeout": "seconds to wait until the stack is ready with it",
+    }
+)
+@answers
+def upgrade(
+    _: Context,
+    to: str,
+    stack: str = "local",
+    backups: str = "backups",
+    yes: bool = False,
+    timeout: float = 180.0,
+    json: bool = False,
+) -> None:
+    """Data: Run another MLflow version, or put back all of it."""
+    from stacks import report
+    from stacks import upgrade as upgrading
+
+    answer = upgrading.upgrade(stack, to, folder=backups, yes=yes, timeout=timeout)
+    report.upgraded(answer, as_json=json)
+
+
 @task(help={**TO, **JSON, "verify": "read every byte of every set"})
 @answers
 def backups(_: Context, to: str = "backups", verify: bool = False, json: bool = False) -> None:
@@ -367,6 +395,7 @@ namespace = Collection(
     backup,
     restore,
     backups,
+    upgrade,
     secrets_rotate,
     test,
     test_unit,

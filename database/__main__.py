@@ -1,4 +1,4 @@
-"""``python -m database prepare|migrate|backup|restore|backups``: the backend store's verbs."""
+"""``python -m database prepare|inspect|migrate|backup|restore|backups``: the backend store's verbs."""
 
 from __future__ import annotations
 
@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         parents=[answer, store, tools, place, sure],
         help="bring the schema to the head",
     )
+    migrate.add_argument(
+        "--backup", type=Path, metavar="SET", help="of the database as it is now; no other is taken then"
+    )
     migrate.add_argument("--check", action="store_true", help="only report; exit 0 when current, else 1")
     backup = verbs.add_parser(
         "backup", parents=[answer, store, tools, place, files], help="database, artifacts and keys as one set"
@@ -85,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a key file; repeatable",
     )
     backup.add_argument("--keep", type=int, default=DEFAULT_KEEP, metavar="N", help="sets to keep (7)")
+    verbs.add_parser(
+        "inspect",
+        parents=[store],
+        help="schema, revisions that this MLflow knows, rows of each table, as JSON",
+    )
+    backup.add_argument("--purpose", default="backup", metavar="WORD", help="for the manifest (backup)")
     restore = verbs.add_parser(
         "restore", parents=[answer, store, tools, files, sure], help="verify a set, then put it back"
     )
@@ -129,6 +138,13 @@ def _prepare(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _inspect(arguments: argparse.Namespace) -> int:
+    from database.inspection import inspect
+
+    emit_json(inspect(_uri(arguments)))
+    return 0
+
+
 def _migrate(arguments: argparse.Namespace) -> int:
     from database import migrate
     from database.connection import redact
@@ -155,12 +171,18 @@ def _migrate(arguments: argparse.Namespace) -> int:
     if schema.state == "behind":
         for one in plan.users:
             note(f"  in use by  {one}")
-        note(f"  a backup goes to {to} first")
+        note(f"  its backup: {arguments.backup}" if arguments.backup else f"  a backup goes to {to} first")
         if not confirm("Migrate this database?", yes=arguments.yes):
             if arguments.json:
                 emit_json(plan.as_json())
             return 1
-    result = migrate.migrate(uri, to, wait_seconds=arguments.wait or 0, pg_command=arguments.pg_command)
+    result = migrate.migrate(
+        uri,
+        to,
+        wait_seconds=arguments.wait or 0,
+        pg_command=arguments.pg_command,
+        backup=arguments.backup,
+    )
     done = f"the schema is {result.after.state} at revision {result.after.revision}"
     if result.backup:
         done += f"\n  the database as it was before: invoke restore --backup={result.backup.path}"
@@ -183,6 +205,7 @@ def _backup(arguments: argparse.Namespace) -> int:
             keep=arguments.keep,
             wait_seconds=arguments.wait or 0,
             pg_command=arguments.pg_command,
+            purpose=arguments.purpose,
         )
     done = f"backed up to {one.where}\n  {one.line()}\n  to put it back: invoke restore --backup={one.where}"
     _answer(arguments, one.as_json(), done)
@@ -252,6 +275,7 @@ def _answer(arguments: argparse.Namespace, value: dict[str, Any], text: str) -> 
 
 _VERBS = {
     "prepare": _prepare,
+    "inspect": _inspect,
     "migrate": _migrate,
     "backup": _backup,
     "restore": _restore,

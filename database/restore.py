@@ -15,6 +15,7 @@ from console import UserError, note
 from database import postgresql, sets, sqlite
 from database.connection import connect, redact, sqlite_path
 from database.files import require_room, sha256
+from database.inspection import count_rows
 from database.locations import move
 from database.lock import maintenance_lock
 from database.progress import size
@@ -289,13 +290,7 @@ def _recount(engine: Engine, expected: dict[str, int]) -> dict[str, int]:
     Raises:
         UserError: a table lacks rows. (More is fine: a server may be writing already.)
     """
-    path = sqlite_path(engine.url)
-    if path is not None:
-        with closing(sqlite.open_database(path)) as database:
-            rows = sqlite.count_rows(database)
-    else:
-        with engine.connect() as connection:
-            rows = postgresql.count_rows(connection)
+    rows = count_rows(engine)
     for table, number in expected.items():
         if rows.get(table, 0) < number:
             raise UserError(f"after the restore, table {table} has {rows.get(table, 0)} of {number} rows")
