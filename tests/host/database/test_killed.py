@@ -144,7 +144,7 @@ back_up(sys.argv[1], Path(sys.argv[2]), destination=sys.argv[3])
 
 
 PATCHES = {
-    "while pg_restore is loaded": "database.postgresql as m; m.CHUNK = 5000; m.progress = lambda what: Bar()",
+    "while pg_restore is loaded": "database.postgresql as m; m.CHUNK = 5000; m.progress = lambda *_: Bar()",
     "while rows are copied": "database.tablecopy as m; m._BATCH = 10; m.progress = lambda *_: Bar()",
     "before the tables are swapped": "database.tablecopy as m; m._swap = die",
     "while pages are copied": "database.sqlite as m; m._PAGES = 10; m.progress = lambda what: Bar()",
