@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     from database.sets import BackupSet
 
 ROOT = Path(__file__).parents[1]
+# Between this process and the one that is measured: a new program's peak begins with that of whoever started it.
+MEASURED = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], check=False).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
 FILL = """
 INSERT INTO experiments (experiment_id, name, lifecycle_stage) VALUES (1, 'bench', 'active');
 INSERT INTO runs (run_uuid, experiment_id, status, lifecycle_stage, name)
@@ -115,14 +122,11 @@ def peak(uri: str, into: str, store: Path, here: Path) -> float:
     here.mkdir()
 
     def command(*words: str) -> float:
-        argv = [sys.executable, "-m", "database", *words]
-        with (here / "log").open("wb") as log:
-            process = subprocess.Popen(argv, cwd=ROOT, stderr=log)
-        _, status, used = os.wait4(process.pid, 0)  # the largest of the process and of those it waited for
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit((here / "log").read_text())
-        return used.ru_maxrss / 1000
+        argv = [sys.executable, "-c", MEASURED, sys.executable, "-m", "database", *words]
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        return int(done.stdout) / 1000
 
     sets = here / "sets"
     saving = command(
@@ -158,7 +162,10 @@ def run(rows: int = 2_000_000, objects: int = 10_000, size: int = 20_000, rounds
                 note(f"round {number + 1}: {what} {value:.2f} s")
             shutil.rmtree(here)
         taken = {what: statistics.median(values) for what, values in found.items()}
-        memory = [peak(uri, copy, folder / "artifacts", folder / uri[-4:]) for uri in (few, many)]
+        memory = [
+            peak(uri, copy, folder / "artifacts", folder / f"peak of {uri.rpartition('/')[2]}")
+            for uri in (few, many)
+        ]
     show("backup", taken["backup"], taken["plain backup"], "pg_dump and rclone copy", unit="s", at_most=1.2)
     show(
         "restore",

@@ -31,11 +31,33 @@ if TYPE_CHECKING:
     from tests.host.database.servers import Postgres
 
 # the same number of distinct values of each type: row n of a table gets value n
-TEXTS = ["", r"\N", r"\.", "a\tb\nc\rd\\", "\x01\b\v\f\x1b\x7f", "é𝄞\u2028\ufeff", "'\"`;--%s", "NULL", r"\x41", " "]
+TEXTS = [
+    "",
+    r"\N",
+    r"\.",
+    "a\tb\nc\rd\\",
+    "\x01\b\v\f\x1b\x7f",
+    "é𝄞\u2028\ufeff",
+    "'\"`;--%s",
+    "NULL",
+    r"\x41",
+    " ",
+]
 BIGINTS = [0, 1, -1, 2**63 - 1, -(2**63), 2**53 + 1, 1_700_000_000_000, 2**31, -(2**31) - 1, 10**18]
 INTEGERS = [0, 1, -1, 2**31 - 1, -(2**31), 7, 8, 9, 10, 11]
 FLOATS = [0.0, -0.0, 5e-324, 1.7976931348623157e308, float("inf"), float("-inf"), 0.1, -1e-300, 1e16, 2 / 3]
-DOCUMENTS = [{"ä\n": [1, 2.5, None, "\\"]}, [], {}, "text", 3, True, {"a": {"b": []}}, [[]], "\t", {"n": 2**60}]
+DOCUMENTS = [
+    {"ä\n": [1, 2.5, None, "\\"]},
+    [],
+    {},
+    "text",
+    3,
+    True,
+    {"a": {"b": []}},
+    [[]],
+    "\t",
+    {"n": 2**60},
+]
 BYTES = [bytes(range(256)), b"", b"\0", b"\\", b"\\x00", b"\n", b"\t", b"\xff" * 9, b"a", b"\\N"]
 
 
@@ -48,7 +70,12 @@ def value(column: Column[Any], number: int) -> Any:
         return number % 2 == 0
     if isinstance(kind, Date):
         return datetime.date(1970 + 7 * number, 2, 28)
-    for type_, values in ((JSON, DOCUMENTS), (BigInteger, BIGINTS), (Integer, INTEGERS), (LargeBinary, BYTES)):
+    for type_, values in (
+        (JSON, DOCUMENTS),
+        (BigInteger, BIGINTS),
+        (Integer, INTEGERS),
+        (LargeBinary, BYTES),
+    ):
         if isinstance(kind, type_):
             return values[number]
     if "DOUBLE" in str(kind) or "FLOAT" in str(kind) or isinstance(kind, REAL):
@@ -114,14 +141,16 @@ def test_every_column_of_every_table_keeps_its_value(new_uri: Callable[[str], st
     assert {table: before[table] for table in before if before[table] != after[table]} == {}
     assert sum(map(len, after.values())) == rows + 1
     with connect(target).connect() as connection:  # numbers go on after the highest
-        query = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public' AND"
+        query = (
+            "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public' AND"
+        )
         numbered = connection.execute(
             text(f"{query} (is_identity = 'YES' OR column_default LIKE 'nextval%')")
         ).all()
         assert ("experiments", "experiment_id") in numbered
         for table, column in numbered:
             sequence = f"pg_get_serial_sequence('{table}', '{column}')"
-            both = text(f"SELECT nextval({sequence}), (SELECT max({column}) FROM {table})")  # noqa: S608
+            both = text(f"SELECT nextval({sequence}), (SELECT max({column}) FROM {table})")
             following, highest = connection.execute(both).one()
             assert following == highest + 1
 
