@@ -36,7 +36,7 @@ ENGINE = {"engine": "auto, compose or host"}
 DOCKER = {"require-docker": "fail where a test cannot run because no Docker engine answers"}
 DATABASE = {"backend-store-uri": "a database that belongs to no stack of this checkout"}
 ARTIFACTS = {"artifacts-destination": "where that database's artifacts are"}
-TO = {"to": "folder of the backups"}
+TO = {"to": "place of the backups: a folder, or s3://BUCKET/PREFIX"}
 YES = {"yes": "answer the question with yes"}
 
 
@@ -250,9 +250,7 @@ def migrate(
     from stacks import maintenance
 
     flags = {"check": check, "to": to, "yes": yes, "json": json}
-    maintenance.database(
-        "migrate", flags, stack=stack, backend_store_uri=backend_store_uri, offline=not check
-    )
+    maintenance.migrate(flags, stack=stack, backend_store_uri=backend_store_uri)
 
 
 @task(help={**STACK, **DATABASE, **ARTIFACTS, **TO, **JSON, "keep": "how many sets of this database to keep"})
@@ -270,10 +268,19 @@ def backup(
     from stacks import maintenance
 
     flags = {"artifacts_destination": artifacts_destination, "to": to, "keep": keep, "json": json}
-    maintenance.database("backup", flags, stack=stack, backend_store_uri=backend_store_uri)
+    maintenance.backup(flags, stack=stack, backend_store_uri=backend_store_uri)
 
 
-@task(help={**STACK, **DATABASE, **ARTIFACTS, **YES, **JSON, "backup": "folder of the set"})
+@task(
+    help={
+        **STACK,
+        **DATABASE,
+        **ARTIFACTS,
+        **YES,
+        **JSON,
+        "backup": "folder of the set, or its s3:// address; .../latest is the newest one there",
+    }
+)
 @answers
 def restore(
     _: Context,
@@ -288,7 +295,7 @@ def restore(
     from stacks import maintenance
 
     flags = {"backup": backup, "artifacts_destination": artifacts_destination, "yes": yes, "json": json}
-    maintenance.database("restore", flags, stack=stack, backend_store_uri=backend_store_uri, offline=True)
+    maintenance.restore(flags, stack=stack, backend_store_uri=backend_store_uri)
 
 
 @task(help={**TO, **JSON, "verify": "read every byte of every set"})

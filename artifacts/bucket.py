@@ -9,6 +9,8 @@ nothing is made, and the bucket and the key must exist.
 from __future__ import annotations
 
 import os
+import socket
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 OWNER = "MLFLOW_STACKS_OWNER_CREDENTIALS"
 POLICY = "mlflow-stacks"
+STARTING_UP = 120.0  # seconds; a store that is being started beside this step
 
 
 def prepare(destination: str, endpoint: str | None, owner_credentials: str | None) -> None:
@@ -39,12 +42,14 @@ def prepare(destination: str, endpoint: str | None, owner_credentials: str | Non
     where = endpoint or "AWS S3"
     if owner_credentials:
         owner = _client(endpoint, owner_credentials)
+        _await(endpoint or "")
         if _missing(owner, bucket, where):
             owner.create_bucket(Bucket=bucket)
             note(f"made the bucket '{bucket}'")
-    own = _client(endpoint, os.environ.get("AWS_SHARED_CREDENTIALS_FILE"))
-    if owner_credentials and not _opens(own, bucket):
-        _grant(endpoint or "", bucket, owner_credentials, own)
+    own_credentials = os.environ.get("AWS_SHARED_CREDENTIALS_FILE")
+    own = _client(endpoint, own_credentials)
+    if owner_credentials and own_credentials and not _opens(own, bucket):
+        _grant(endpoint or "", bucket, owner_credentials, own_credentials)
         note("made MLflow's own key, for that bucket alone")
     _prove(own, bucket, where)
 
@@ -60,6 +65,22 @@ def _client(endpoint: str | None, credentials: str | None) -> Any:
     patience = Config(connect_timeout=5, read_timeout=15, retries={"max_attempts": 5, "mode": "standard"})
     region = os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
     return session.client("s3", endpoint_url=endpoint, region_name=region, config=patience)
+
+
+def _await(endpoint: str) -> None:
+    """Wait until the stack's own store takes connections; whether it answers is found out by asking."""
+    address = urlsplit(endpoint)
+    port = address.port or {"https": 443}.get(address.scheme, 80)
+    deadline = time.monotonic() + STARTING_UP
+    while True:
+        try:
+            socket.create_connection((address.hostname or "", port), timeout=5).close()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise UserError(f"the object store at {endpoint} does not answer: {error}") from None
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _keys(path: str) -> tuple[str, str]:
@@ -99,13 +120,14 @@ def _opens(client: Any, bucket: str) -> bool:
     return True
 
 
-def _grant(endpoint: str, bucket: str, owner_credentials: str, own: Any) -> None:
-    """Make MLflow's user through the admin API that MinIO and its forks have (min.io/docs, ``mc admin user``)."""
+def _grant(endpoint: str, bucket: str, owner_credentials: str, own_credentials: str) -> None:
+    """Make MLflow's user through the admin API of MinIO, which Silo and RustFS have too (``mc admin user``)."""
     from minio.credentials.providers import StaticProvider
     from minio.error import MinioAdminException
     from minio.minioadmin import MinioAdmin
+    from urllib3.exceptions import HTTPError
 
-    keys = own.meta.client._request_signer._credentials
+    key, secret = _keys(own_credentials)
     address = urlsplit(endpoint)
     admin = MinioAdmin(
         endpoint=address.netloc,
@@ -116,9 +138,9 @@ def _grant(endpoint: str, bucket: str, owner_credentials: str, own: Any) -> None
     statement = {"Effect": "Allow", "Action": ["s3:*"], "Resource": [arn, f"{arn}/*"]}
     try:
         admin.policy_add(POLICY, policy={"Version": "2012-10-17", "Statement": [statement]})
-        admin.user_add(keys.access_key, keys.secret_key)
-        admin.policy_set(POLICY, user=keys.access_key)
-    except MinioAdminException as error:
+        admin.user_add(key, secret)
+        admin.policy_set(POLICY, user=key)
+    except (MinioAdminException, HTTPError) as error:
         raise UserError(
             f"the object store at {endpoint} does not let its owner make MLflow's key: {error}",
             "make a key for that bucket by hand, and take the store as an external one:",

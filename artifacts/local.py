@@ -31,7 +31,8 @@ class LocalStore(Store):
             StoreError: a folder on the way is a symbolic link, so the path may lead out of the store.
         """
         target = self._root / path
-        if target.parent.resolve() != target.parent:
+        parent = str(target.parent)
+        if os.path.realpath(parent) != parent:
             raise StoreError(f"'{path}' in {self.uri} lies behind a symbolic link")
         return target
 
@@ -129,9 +130,10 @@ class LocalStore(Store):
     def prune(self, prefix: str) -> None:
         """Remove empty directories from the bottom up. See `Store.prune`."""
         try:
-            path = self._below(folder(prefix))
+            path = self._root / folder(prefix)
             if not stat.S_ISDIR(path.lstat().st_mode) or path == self._root:
                 return
+            self._below(folder(prefix))
         except (OSError, StoreError):
             return
         for directory, _, _ in os.walk(path, topdown=False, followlinks=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,33 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from boto3.session import Session
     from mypy_boto3_s3.client import S3Client
 
 
-def s3_client(*, timeout: float = 60.0, threads: int = 8) -> S3Client:
+def _timestamp(text: str) -> datetime:
+    from botocore.utils import parse_timestamp
+
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        parsed: datetime = parse_timestamp(text)
+        return parsed
+
+
+def _session() -> Session:
+    """Return a session that reads ISO times itself: botocore's way takes more than half of the time of a listing."""
+    import boto3
+    from botocore.session import get_session
+
+    session = get_session()
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
+    return boto3.Session(botocore_session=session)
+
+
+def s3_client(
+    *, timeout: float = 60.0, threads: int = 8, session: Session | None = None, endpoint: str | None = None
+) -> S3Client:
     """Return a client that finds its endpoint, keys and region where MLflow's own does.
 
     The environment variables are those of ``mlflow.store.artifact.s3_artifact_repo``:
@@ -26,15 +50,16 @@ def s3_client(*, timeout: float = 60.0, threads: int = 8) -> S3Client:
     Args:
         timeout: seconds that one request may stay silent.
         threads: how many threads will share the client.
+        session: with other keys than these variables name.
+        endpoint: for a `session`, its store's address; None is AWS.
     """
-    import boto3
     from botocore.config import Config
 
     addressing: Any = os.environ.get("MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE", "auto")
     ignore_tls = os.environ.get("MLFLOW_S3_IGNORE_TLS", "").lower() in {"true", "1"}
-    return boto3.client(
+    return (session or _session()).client(
         "s3",
-        endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL") or None,
+        endpoint_url=endpoint if session else os.environ.get("MLFLOW_S3_ENDPOINT_URL") or None,
         verify=False if ignore_tls else None,
         config=Config(
             signature_version="s3v4",
@@ -56,11 +81,19 @@ class S3Store(Store):
 
     sorted = True  # ListObjectsV2 in general purpose buckets (Amazon S3 API reference)
 
-    def __init__(self, bucket: str, prefix: str, *, timeout: float = 60.0, threads: int = 8) -> None:
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str,
+        *,
+        timeout: float = 60.0,
+        threads: int = 8,
+        client: S3Client | None = None,
+    ) -> None:
         self._bucket = bucket
         self._prefix = folder(prefix.strip("/"))
         self._threads = threads
-        self._client = s3_client(timeout=timeout, threads=threads)
+        self._client = client or s3_client(timeout=timeout, threads=threads)
         owner = os.environ.get("MLFLOW_S3_EXPECTED_BUCKET_OWNER")
         self._owner: dict[str, Any] = {"ExpectedBucketOwner": owner} if owner else {}
         self.uri = f"s3://{bucket}/{self._prefix}".rstrip("/")

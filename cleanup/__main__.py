@@ -174,7 +174,7 @@ def run(arguments: argparse.Namespace) -> int:
     plan = make_plan(engine, destination, filters, count=counted)
     if counted:
         display.show_plan(plan)
-    if arguments.dry_run or (counted and plan.empty):
+    if arguments.dry_run or (counted and plan.empty and not arguments.vacuum):
         if arguments.json:
             emit_json(as_json(plan, None, dry_run=arguments.dry_run))
         elif plan.empty:
@@ -185,20 +185,18 @@ def run(arguments: argparse.Namespace) -> int:
             emit_json(as_json(plan, None, dry_run=True))
         return 0
     before = vacuum.size(engine)
-    with (
-        maintenance_lock(engine, "cleanup", arguments.wait) as lock,
-        display.Bar(plan) as bar,
-    ):
-        report = execute(plan, progress=bar, check=lock.check)
-    display.show_report(report)
-    if arguments.vacuum:
-        vacuum.vacuum(engine, sorted(table for table, count in report.rows.items() if count))
-        note(f"database: {display.human(before)} before, {display.human(vacuum.size(engine))} now")
-    elif sum(report.rows.values()) > 100_000:
-        note(
-            f"the database keeps the space of deleted rows ({display.human(before)} in all) and fills it "
-            "again; --vacuum gives it back to the system"
-        )
+    with maintenance_lock(engine, "cleanup", arguments.wait) as lock:
+        with display.Bar(plan) as bar:
+            report = execute(plan, progress=bar, check=lock.check)
+        display.show_report(report)
+        if arguments.vacuum and not report.interrupted:
+            vacuum.vacuum(engine, sorted(plan.schema.tables))
+            note(f"database: {display.human(before)} before, {display.human(vacuum.size(engine))} now")
+        elif sum(report.rows.values()) > 100_000:
+            note(
+                f"the database keeps the space of deleted rows ({display.human(before)} in all) and fills it "
+                "again; --vacuum gives it back to the system"
+            )
     if arguments.json:
         emit_json(as_json(plan, report, dry_run=False))
     if report.interrupted:
@@ -217,10 +215,12 @@ def _failed(report: Report) -> bool:
 def _check_schema(engine: Engine) -> None:
     """Say when the schema is not one that this was tested on, and refuse what is no MLflow database."""
     from database.connection import redact
-    from database.revision import RELEASED_HEADS, refusal
-    from database.schema import read_schema
+    from database.revision import inspect_schema, refusal, released_version
 
-    found = read_schema(engine)
+    with engine.connect() as connection:
+        if released_version(connection):
+            return
+        found = inspect_schema(connection)
     if found.state == "unknown":
         raise refusal(found, redact(engine.url.render_as_string(hide_password=True)))
     if found.state == "empty":
@@ -228,11 +228,10 @@ def _check_schema(engine: Engine) -> None:
             "this is no MLflow database yet: it has no tables",
             f"database: {engine.url.render_as_string(hide_password=True)}",
         )
-    if found.revision not in RELEASED_HEADS:
-        note(
-            f"schema revision {found.revision} is not one that cleanup was tested on ({found.detail}); "
-            "it goes by the database's own foreign keys"
-        )
+    note(
+        f"schema revision {found.revision} is not one that cleanup was tested on ({found.detail}); "
+        "it goes by the database's own foreign keys"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

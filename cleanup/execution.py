@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 WORKERS = 3  # some wait for the store while others wait for the database
 SQLITE_BATCH = 100  # SQLite has one writer: a batch keeps the server waiting
-POSTGRESQL_BATCH = 500
+POSTGRESQL_BATCH = 500  # at most: few things are spread over all workers
+SMALLEST_BATCH = 50
 ATTEMPTS = 4
 PATIENCE = 4  # batches that the store may refuse whole before the rest is not tried
 UNDELETABLE = "its artifacts cannot be deleted"
@@ -219,7 +220,8 @@ class Execution:
 
     def _all(self, kind: Kind) -> None:
         statements = self._plan.schema.closure(kind.table, kind.key)
-        size = SQLITE_BATCH if self._sqlite else POSTGRESQL_BATCH
+        share = -(-self._plan.counts[kind.name] // WORKERS)
+        size = SQLITE_BATCH if self._sqlite else min(max(share, SMALLEST_BATCH), POSTGRESQL_BATCH)
 
         def work(ids: list[Any]) -> None:
             if self._refused >= PATIENCE:

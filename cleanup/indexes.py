@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sqlalchemy import inspect, text
+from sqlalchemy import PrimaryKeyConstraint, UniqueConstraint, text
 from sqlalchemy.exc import DBAPIError
 
 from console import note
@@ -27,13 +27,16 @@ SMALL = 10_000  # rows that are scanned in about a millisecond
 WORTH_IT = 20_000_000  # row visits that building an index costs less than
 
 
-def _indexed(connection: Connection, edge: Edge) -> bool:
-    inspector = inspect(connection)
-    name = edge.child.name
-    leading: list[list[str | None]] = [list(inspector.get_pk_constraint(name)["constrained_columns"])]
-    leading += [list(item["column_names"]) for item in inspector.get_indexes(name)]
-    leading += [list(item["column_names"]) for item in inspector.get_unique_constraints(name)]
-    return any(columns and columns[0] in edge.columns for columns in leading)
+def _indexed(edge: Edge) -> bool:
+    table = edge.child
+    unique = [item for item in table.constraints if isinstance(item, PrimaryKeyConstraint | UniqueConstraint)]
+    # what a killed cleanup left was there when the schema was read, and is not any more
+    lasting = [item for item in table.indexes if not str(item.name).startswith(PREFIX)]
+    return any(
+        column.name in edge.columns
+        for columns in (*(item.columns for item in unique), *(item.columns for item in lasting))
+        for column in list(columns)[:1]
+    )
 
 
 def _rows(connection: Connection, schema: Schema, table: str) -> int:
@@ -61,7 +64,7 @@ def missing(connection: Connection, schema: Schema, deleted: Mapping[str, int]) 
         if edge.reference or parents < 2:
             continue
         rows = _rows(connection, schema, edge.child.name)
-        if rows > SMALL and rows * parents > WORTH_IT and not _indexed(connection, edge):
+        if rows > SMALL and rows * parents > WORTH_IT and not _indexed(edge):
             found.append((edge.child.name, edge.columns[0]))
     return sorted(set(found))
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
+from console import UserError
 from database.connection import sqlite_path
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+PATIENCE = 60  # seconds to wait for somebody who uses a table
 
 
 def size(engine: Engine) -> int:
@@ -31,12 +35,24 @@ def vacuum(engine: Engine, tables: list[str]) -> None:
 
     Args:
         engine: the backend store.
-        tables: those that rows were deleted from.
+        tables: all of MLflow's, for an earlier cleanup may have left the space in any of them.
+
+    Raises:
+        UserError: the disk is full, or somebody else keeps the database busy. The data is as it was.
     """
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        if engine.dialect.name == "sqlite":
-            connection.exec_driver_sql("VACUUM")
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-            return
-        for table in tables:
-            connection.exec_driver_sql(f'VACUUM (FULL, ANALYZE) "{table}"')
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            if engine.dialect.name == "sqlite":
+                connection.exec_driver_sql(f"PRAGMA busy_timeout = {PATIENCE * 1000}")
+                connection.exec_driver_sql("VACUUM")
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                return
+            # whoever reads a table in a long transaction must not make everybody else wait behind us
+            connection.exec_driver_sql(f"SET lock_timeout = '{PATIENCE}s'")
+            for table in tables:
+                connection.exec_driver_sql(f'VACUUM (FULL, ANALYZE) "{table}"')
+    except DBAPIError as error:
+        raise UserError(
+            f"the space was not given back: {str(error.orig).strip().splitlines()[0]}",
+            "the cleanup itself is done; run it again with --vacuum when that is mended",
+        ) from error

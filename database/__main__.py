@@ -40,7 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     place = argparse.ArgumentParser(add_help=False)
     folder = Path(os.environ.get("MLFLOW_STACKS_BACKUPS", "backups"))
     place.add_argument(
-        "--to", type=Path, default=folder, metavar="FOLDER", help=f"of backup sets (default: {folder})"
+        "--to",
+        default=str(folder),
+        metavar="PLACE",
+        help=f"of backup sets: a folder, or s3://BUCKET/PREFIX (default: {folder})",
     )
 
     files = argparse.ArgumentParser(add_help=False)
@@ -54,7 +57,16 @@ def _parser() -> argparse.ArgumentParser:
     sure = argparse.ArgumentParser(add_help=False)
     sure.add_argument("--yes", action="store_true", help="do not ask")
 
-    verbs.add_parser("prepare", parents=[answer, store], help="create the schema in an empty database")
+    prepare = verbs.add_parser(
+        "prepare", parents=[answer, store], help="create the schema in an empty database"
+    )
+    prepare.add_argument(
+        "--server-wait",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="how long to wait for a server that does not let us in yet",
+    )
     migrate = verbs.add_parser(
         "migrate",
         parents=[answer, store, tools, place, sure],
@@ -76,7 +88,17 @@ def _parser() -> argparse.ArgumentParser:
     restore = verbs.add_parser(
         "restore", parents=[answer, store, tools, files, sure], help="verify a set, then put it back"
     )
-    restore.add_argument("--backup", type=Path, required=True, metavar="FOLDER", help="the set")
+    restore.add_argument(
+        "--backup",
+        required=True,
+        metavar="SET",
+        help="a folder or s3://BUCKET/PREFIX/NAME; 'latest' as its last part is the newest one there",
+    )
+    restore.add_argument(
+        "--artifact-root",
+        metavar="URI",
+        help="how rows shall name artifacts that have moved: mlflow-artifacts:/ where a server serves them",
+    )
     restore.add_argument("--keys-to", type=Path, metavar="FOLDER", help="where the set's key files go")
     backups = verbs.add_parser("backups", parents=[answer, place], help="the sets there are")
     backups.add_argument("--verify", action="store_true", help="read every byte of every set")
@@ -95,7 +117,11 @@ def _uri(arguments: argparse.Namespace) -> str:
 def _prepare(arguments: argparse.Namespace) -> int:
     from database.schema import prepare
 
-    schema = prepare(_uri(arguments), wait_seconds=300 if arguments.wait is None else arguments.wait)
+    schema = prepare(
+        _uri(arguments),
+        wait_seconds=300 if arguments.wait is None else arguments.wait,
+        server_wait=arguments.server_wait,
+    )
     _answer(arguments, schema.as_json(), f"the schema is {schema.state}: {schema.detail}")
     return 0
 
@@ -106,6 +132,9 @@ def _migrate(arguments: argparse.Namespace) -> int:
     from database.revision import refusal
 
     uri = _uri(arguments)
+    if arguments.to.startswith("s3://"):  # what failed is put back from there at once
+        raise UserError("migrate takes its backup to a folder", "give --to=FOLDER")
+    to = Path(arguments.to).absolute()
     plan = migrate.plan(uri)
     schema = plan.schema
     note(f"the schema is {schema.state}: {schema.detail}")
@@ -123,14 +152,12 @@ def _migrate(arguments: argparse.Namespace) -> int:
     if schema.state == "behind":
         for one in plan.users:
             note(f"  in use by  {one}")
-        note(f"  a backup goes to {arguments.to.absolute()} first")
+        note(f"  a backup goes to {to} first")
         if not confirm("Migrate this database?", yes=arguments.yes):
             if arguments.json:
                 emit_json(plan.as_json())
             return 1
-    result = migrate.migrate(
-        uri, arguments.to, wait_seconds=arguments.wait or 0, pg_command=arguments.pg_command
-    )
+    result = migrate.migrate(uri, to, wait_seconds=arguments.wait or 0, pg_command=arguments.pg_command)
     done = f"the schema is {result.after.state} at revision {result.after.revision}"
     if result.backup:
         done += f"\n  the database as it was before: invoke restore --backup={result.backup.path}"
@@ -140,40 +167,44 @@ def _migrate(arguments: argparse.Namespace) -> int:
 
 def _backup(arguments: argparse.Namespace) -> int:
     from database.backup import back_up
+    from database.place import open_place
 
     if arguments.keep < 1:
         raise UserError(f"--keep={arguments.keep} would keep nothing", "give --keep=1 or more")
-    one = back_up(
-        _uri(arguments),
-        arguments.to,
-        destination=arguments.artifacts_destination or None,
-        keys=arguments.include,
-        keep=arguments.keep,
-        wait_seconds=arguments.wait or 0,
-        pg_command=arguments.pg_command,
-    )
-    done = f"backed up to {one.path}\n  {one.line()}\n  to put it back: invoke restore --backup={one.path}"
+    with open_place(arguments.to) as place:
+        one = back_up(
+            _uri(arguments),
+            place,
+            destination=arguments.artifacts_destination or None,
+            keys=arguments.include,
+            keep=arguments.keep,
+            wait_seconds=arguments.wait or 0,
+            pg_command=arguments.pg_command,
+        )
+    done = f"backed up to {one.where}\n  {one.line()}\n  to put it back: invoke restore --backup={one.where}"
     _answer(arguments, one.as_json(), done)
     return 0
 
 
 def _restore(arguments: argparse.Namespace) -> int:
     from database import restore
+    from database.place import open_backup
 
     uri, destination = _uri(arguments), arguments.artifacts_destination or None
-    plan = restore.plan(uri, arguments.backup)
-    for line in plan.lines(uri, destination):
-        note(line)
-    if not confirm("Replace what is there now?", yes=arguments.yes):
-        return 1
-    result = restore.restore(
-        uri,
-        arguments.backup,
-        destination=destination,
-        keys_to=arguments.keys_to,
-        wait_seconds=arguments.wait or 0,
-        pg_command=arguments.pg_command,
-    )
+    with open_backup(arguments.backup) as one:
+        for line in restore.plan(uri, one).lines(uri, destination):
+            note(line)
+        if not confirm("Replace what is there now?", yes=arguments.yes):
+            return 1
+        result = restore.restore(
+            uri,
+            one,
+            destination=destination,
+            artifact_root=arguments.artifact_root,
+            keys_to=arguments.keys_to,
+            wait_seconds=arguments.wait or 0,
+            pg_command=arguments.pg_command,
+        )
     done = f"restored {result.rows} rows; the schema is {result.schema.state}: {result.schema.detail}"
     if result.schema.state == "behind":
         done += "\n  before a server starts: invoke migrate"
@@ -183,18 +214,22 @@ def _restore(arguments: argparse.Namespace) -> int:
 
 def _backups(arguments: argparse.Namespace) -> int:
     from database import sets
+    from database.place import open_place
 
-    found, rest = sets.list_sets(arguments.to)
+    remote = arguments.to.startswith("s3://")
+    where = arguments.to if remote else str(Path(arguments.to).absolute())
     damaged: dict[str, str] = {}
-    for one in found if arguments.verify else []:
-        try:
-            sets.verify(one)
-        except UserError as error:
-            damaged[str(one.path)] = error.message
-    rows = [{**one.as_json(), "damage": damaged.get(str(one.path))} for one in found]
-    lines = [one.line() for one in found] or [f"no backups in {arguments.to.absolute()}"]
+    with open_place(arguments.to) as place:
+        found, rest = place.sets()
+        for one in found if arguments.verify else []:
+            try:
+                sets.verify(place.open(one))
+            except UserError as error:
+                damaged[one.where] = error.message
+    rows = [{**one.as_json(), "damage": damaged.get(one.where)} for one in found]
+    lines = [one.line() for one in found] or [f"no backups in {where}"]
     if arguments.json:
-        emit_json({"folder": str(arguments.to.absolute()), "sets": rows, "rest": rest})
+        emit_json({"folder": where, "sets": rows, "rest": rest})
     else:
         print("\n".join(lines))
     for text in [*damaged.values(), *rest]:

@@ -6,15 +6,10 @@ import json
 import os
 import tempfile
 import time
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote
-
-from sqlalchemy import inspect, text
+from typing import TYPE_CHECKING, Any
 
 from artifacts import StoreError, open_store
 from artifacts.base import is_safe_key
@@ -22,20 +17,21 @@ from artifacts.local import LocalStore
 from console import UserError, note
 from database.connection import redact
 from database.files import sha256
+from database.locations import outside
 from database.progress import progress
-from database.sets import Entry, entries
+from database.sets import Entry, entries, in_parallel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy import Engine
 
     from artifacts import Store, StoredObject
+    from artifacts.base import Fetched
+    from database.place import Keeper, Place
     from database.sets import BackupSet
 
 LIST = "artifacts.jsonl"
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 # An object written so few seconds before it was listed may change again under the same time stamp: S3 tells
 # whole seconds only.
 _SETTLED = 3.0
@@ -56,46 +52,17 @@ def _threads(store: Store) -> int:
     return 2 if isinstance(store, LocalStore) else 8
 
 
-def _in_parallel(threads: int, work: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
-    """Yield answers in order, with a bounded number of items in work at a time."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Any] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= 16 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def outside(engine: Engine, destination: str) -> list[str]:
-    """Return the artifact locations of experiments that lie outside an artifact destination.
-
-    ``mlflow-artifacts:`` locations are below the destination of the server that answers for them. A path is
-    outside when the experiment was made without a server, or with another destination.
-    """
-    if not inspect(engine).has_table("experiments"):
-        return []
-    query = text("SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location IS NOT NULL")
-    with engine.connect() as connection:
-        found = connection.execute(query).scalars().all()
-    root = destination.removeprefix("file://").rstrip("/") + "/"
-    return sorted(
-        location
-        for location in found
-        if not location.startswith("mlflow-artifacts:")
-        and not unquote(location.removeprefix("file://")).startswith(root)
-    )
+def roots(destination: str) -> list[str]:
+    """Return the names of an artifact destination that rows may have: as it was given, and what that leads to."""
+    with _store_errors():
+        found = open_store(destination).uri
+    given = destination.removeprefix("file://")
+    return list(dict.fromkeys([found, *([str(Path(given).absolute())] if found.startswith("/") else [])]))
 
 
 def warn_outside(engine: Engine, destination: str, what: str) -> int:
     """Say which experiments have their artifacts outside a destination; returns how many locations."""
-    with _store_errors():
-        elsewhere = outside(engine, open_store(destination).uri)
+    elsewhere = outside(engine, roots(destination))
     if elsewhere:
         shown = ", ".join(redact(location) for location in elsewhere[:3])
         more = f" and {len(elsewhere) - 3} more" if len(elsewhere) > 3 else ""
@@ -103,13 +70,16 @@ def warn_outside(engine: Engine, destination: str, what: str) -> int:
     return len(elsewhere)
 
 
-def save_artifacts(destination: str, folder: Path, earlier: Sequence[BackupSet]) -> dict[str, Any]:
+def save_artifacts(
+    destination: str, folder: Path, earlier: Sequence[BackupSet], place: Place
+) -> dict[str, Any]:
     """Copy every object into ``artifacts/`` of a new set, or link it from the last set that has it unchanged.
 
     Args:
         destination: the artifact destination.
         folder: the new set's.
         earlier: the sets of the same database, oldest first.
+        place: where the sets are.
 
     Returns:
         The manifest's part about the artifacts.
@@ -124,11 +94,11 @@ def save_artifacts(destination: str, folder: Path, earlier: Sequence[BackupSet])
         last = next(
             (x for x in reversed(earlier) if x.artifacts and x.artifacts["source"] == store.uri), None
         )
-        saver = _Saver(store, folder / "artifacts", last)
+        saver = _Saver(store, place.keeper(folder, last), last)
         count, size, linked = 0, 0, 0
         path = folder / LIST
         with path.open("w", encoding="utf-8") as lines, progress("artifacts", 0, "objects") as step:
-            for entry, was_linked in _in_parallel(_threads(store), saver.save, store.list()):
+            for entry, was_linked in in_parallel(_threads(store), saver.save, store.list()):
                 if entry is None:
                     continue
                 lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
@@ -137,6 +107,7 @@ def save_artifacts(destination: str, folder: Path, earlier: Sequence[BackupSet])
     os.sync()  # one for all files; fsync for each would take minutes
     return {
         "source": store.uri,
+        "roots": roots(destination),
         "list": LIST,
         "list_bytes": path.stat().st_size,
         "sha256": sha256(path),
@@ -150,14 +121,10 @@ def save_artifacts(destination: str, folder: Path, earlier: Sequence[BackupSet])
 class _Saver:
     """Brings one object into the set; used from several threads."""
 
-    def __init__(self, store: Store, folder: Path, last: BackupSet | None) -> None:
-        self._store, self._folder = store, folder
-        self._last_folder = last.path / "artifacts" if last else folder
+    def __init__(self, store: Store, keeper: Keeper, last: BackupSet | None) -> None:
+        self._store, self._keeper = store, keeper
         self._settled = (last.artifacts or {}).get("listed_at", 0.0) - _SETTLED if last else 0.0
         self._known = {entry.key: entry for entry in entries(last)} if last else {}
-        folder.mkdir()
-        # asked once a folder, not once an object
-        self._make = lru_cache(maxsize=4096)(lambda path: path.mkdir(parents=True, exist_ok=True))
 
     def save(self, found: StoredObject) -> tuple[Entry | None, int]:
         """Link or copy; returns the entry (None when there is nothing to keep) and 1 if it was linked."""
@@ -165,25 +132,17 @@ class _Saver:
             return None, 0
         if not is_safe_key(found.key):
             raise UserError(f"object '{found.key}' has a name that leads out of its store", "rename it")
-        target = self._folder / found.key
         try:
-            self._make(target.parent)
             old = self._known.get(found.key)
-            if old and self._unchanged(old, found):
-                try:
-                    target.hardlink_to(self._last_folder / found.key)
-                except OSError:  # the old file is gone, or has too many links: copy it again
-                    target.unlink(missing_ok=True)
-                else:
-                    return old, 1
-            fetched = self._store.fetch(found.key, target)
+            if old and self._unchanged(old, found) and self._keeper.link(old):
+                return old, 1
+            fetched = self._keeper.keep(self._store, found.key)
         except (NotADirectoryError, IsADirectoryError, FileExistsError):
             raise UserError(
                 f"object '{found.key}' cannot be a file: another object has its name as a folder",
                 "rename one of the two in the store",
             ) from None
         if fetched is None:  # deleted since it was listed
-            target.unlink(missing_ok=True)
             return None, 0
         return Entry(found.key, fetched.size, fetched.sha256, found.modified), 0
 
@@ -196,6 +155,37 @@ class _Saver:
         )
 
 
+class FolderKeeper:
+    """Keeps artifacts as files under their own keys; see `database.place.Keeper`."""
+
+    def __init__(self, folder: Path, last: BackupSet | None) -> None:
+        self._folder = folder
+        self._last_folder = last.path / "artifacts" if last else folder
+        folder.mkdir()
+        # asked once a folder, not once an object
+        self._make = lru_cache(maxsize=4096)(lambda path: path.mkdir(parents=True, exist_ok=True))
+
+    def link(self, old: Entry) -> bool:
+        """Make a hard link; False when the old file is gone or has too many of them."""
+        target = self._folder / old.key
+        self._make(target.parent)
+        try:
+            target.hardlink_to(self._last_folder / old.key)
+        except OSError:
+            target.unlink(missing_ok=True)
+            return False
+        return True
+
+    def keep(self, store: Store, key: str) -> Fetched | None:
+        """Copy it to its own key."""
+        target = self._folder / key
+        self._make(target.parent)
+        fetched = store.fetch(key, target)
+        if fetched is None:
+            target.unlink(missing_ok=True)
+        return fetched
+
+
 class Restore:
     """Puts a set's objects back in two steps, so that the old database always finds its own."""
 
@@ -205,6 +195,8 @@ class Restore:
             self._there = {found.key: found for found in self._store.list()}
         self._set = one
         self._written = 0
+        self.source = self._store.uri
+        self.moved = 0  # locations in rows
 
     def add_missing(self) -> None:
         """Write the objects that are not there; nothing refers to them yet.
@@ -220,7 +212,8 @@ class Restore:
         """Write the objects that are there with another content, then look whether all are there.
 
         Returns:
-            ``{"objects", "bytes", "written", "left"}``; ``left`` counts objects that the set does not name.
+            ``{"objects", "bytes", "written", "moved", "left"}``; ``moved`` counts locations in rows that were changed,
+            ``left`` objects that the set does not name.
 
         Raises:
             UserError: the store refused one, or one is missing or has another size afterwards.
@@ -228,7 +221,7 @@ class Restore:
         old = (entry for entry in entries(self._set) if entry.key in self._there)
         with _store_errors():
             different = [
-                entry for entry, same in _in_parallel(_threads(self._store), self._compare, old) if not same
+                entry for entry, same in in_parallel(_threads(self._store), self._compare, old) if not same
             ]
         self._write("replacing artifacts", different)
         with _store_errors():
@@ -241,7 +234,13 @@ class Restore:
         left = len(now) - objects
         if left:
             note(f"{left} objects that the backup does not name were left; see: invoke cleanup --dry-run")
-        return {"objects": objects, "bytes": part.get("bytes", 0), "written": self._written, "left": left}
+        return {
+            "objects": objects,
+            "bytes": part.get("bytes", 0),
+            "written": self._written,
+            "moved": self.moved,
+            "left": left,
+        }
 
     def _compare(self, entry: Entry) -> tuple[Entry, bool]:
         found = self._there[entry.key]
@@ -254,14 +253,13 @@ class Restore:
         return entry, fetched is not None and fetched.sha256 == entry.sha256
 
     def _write(self, what: str, chosen: Iterable[Entry]) -> None:
-        folder = self._set.path / "artifacts"
-
         def put(entry: Entry) -> Entry:
-            self._store.put(folder / entry.key, entry.key, entry.modified)
+            with self._set.artifact(entry) as path:
+                self._store.put(path, entry.key, entry.modified)
             return entry
 
         with _store_errors(), progress(what, 0, "objects") as step:
-            for _ in _in_parallel(_threads(self._store), put, chosen):
+            for _ in in_parallel(_threads(self._store), put, chosen):
                 self._written += 1
                 step.add(1)
 

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import time
 from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import UserError, note
 from database import postgresql, sets, sqlite
 from database.connection import connect, redact, sqlite_path
-from database.files import disk_errors, require_room, sha256, sync
-from database.lock import file_lock, maintenance_lock
+from database.files import require_room, sha256, sync
+from database.lock import maintenance_lock
+from database.place import Folder
 from database.revision import mlflow_version
 from database.schema import read_schema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from sqlalchemy import Engine
+
+    from database.place import Place
 
 DEFAULT_KEEP = 7
 
 
 def back_up(
     uri: str,
-    to: Path,
+    to: Path | Place,
     *,
     destination: str | None = None,
     keys: Sequence[Path] = (),
@@ -43,7 +47,7 @@ def back_up(
 
     Args:
         uri: the backend store.
-        to: the folder of all sets.
+        to: the folder of all sets, or another place.
         destination: the artifact destination; None for a set without artifacts.
         keys: further files that the data depends on (gateway passphrase, auth database).
         keep: how many sets of this database to keep, None for all.
@@ -65,7 +69,7 @@ def back_up(
 
 def write_set(
     engine: Engine,
-    to: Path,
+    to: Path | Place,
     purpose: str,
     *,
     destination: str | None = None,
@@ -79,19 +83,17 @@ def write_set(
     For SQLite, `source` may be an open connection to copy from instead of a new one.
     """
     begun = time.monotonic()
-    to = to.absolute()
-    with disk_errors(to):
-        to.mkdir(parents=True, exist_ok=True)
-    with file_lock(to / "backups", purpose, 3600):  # two databases may share the folder
-        earlier = [one for one in sets.list_sets(to)[0] if one.database["source"] == _source(engine)]
-        with sets.draft(to) as folder:
+    place = Folder(to) if isinstance(to, Path) else to
+    with place.lock(purpose):
+        earlier = [one for one in place.sets()[0] if one.database["source"] == _source(engine)]
+        with place.draft() as folder:
             database = _database_part(engine, folder, earlier[-1] if earlier else None, pg_command, source)
             artifacts = None
             if destination is not None:
                 from database.artifacts import save_artifacts, warn_outside
 
                 left = warn_outside(engine, destination, "are not in this backup")
-                artifacts = {**save_artifacts(destination, folder, earlier), "locations_outside": left}
+                artifacts = {**save_artifacts(destination, folder, earlier, place), "locations_outside": left}
             manifest = {
                 "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "purpose": purpose,
@@ -101,14 +103,17 @@ def write_set(
                 "keys": [_key_part(path, folder) for path in keys],
                 "seconds": round(time.monotonic() - begun, 1),
             }
-            done = sets.finish(folder, manifest)
+            done = place.finish(folder, manifest)
         if keep is not None:
-            sets.prune(to, _source(engine), keep)
+            place.prune(_source(engine), keep)
     return done
 
 
 def _source(engine: Engine) -> str:
-    return engine.url.render_as_string(hide_password=True)
+    """What a manifest calls the database; inside containers, those of all stacks have the same address."""
+    shown = engine.url.render_as_string(hide_password=True)
+    project = os.environ.get("MLFLOW_STACKS_PROJECT")
+    return f"{shown} ({project})" if project else shown
 
 
 def _database_part(

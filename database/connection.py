@@ -121,8 +121,9 @@ def _check_file(path: Path, *, create: bool) -> None:
             )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()  # SQLite's own is never writable for a group, whatever the umask says
         except OSError as error:
-            raise UserError(f"cannot create the folder {path.parent}: {error.strerror}") from None
+            raise UserError(f"cannot create {path}: {error.strerror}") from None
     elif path.is_dir():
         raise UserError(
             f"{path} is a folder, not a SQLite database", f"did you mean sqlite:///{path}/mlflow.db?"

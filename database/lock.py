@@ -172,7 +172,7 @@ def file_lock(guarded: Path, purpose: str, wait_seconds: float) -> Iterator[Lock
     """
     path = guarded.with_name(f"{guarded.name}.lock")
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)  # as the umask says
     except OSError as error:
         raise UserError(f"cannot open the lock file {path}: {error.strerror}") from None
 

@@ -15,6 +15,7 @@ from console import UserError
 from database import postgresql, sets, sqlite
 from database.connection import connect, redact, sqlite_path
 from database.files import require_room, sha256
+from database.locations import move
 from database.lock import maintenance_lock
 from database.progress import size
 from database.revision import revisions
@@ -43,7 +44,7 @@ class Plan:
         now = sum(self.rows.values())
         then = sum(self.backup.database["rows"].values())
         state = self.schema.state if self.schema else "no file yet"
-        text = [f"restore {self.backup.path} of {self.backup.manifest['created']}"]
+        text = [f"restore {self.backup.where} of {self.backup.manifest['created']}"]
         text.append(f"  database   {redact(uri)}: {now} rows ({state}) become {then} rows")
         artifacts = self.backup.artifacts
         if artifacts and destination:
@@ -54,13 +55,13 @@ class Plan:
         return [*text, *(f"  in use by  {one}" for one in self.users)]
 
 
-def plan(uri: str, backup: Path) -> Plan:
+def plan(uri: str, backup: Path | BackupSet) -> Plan:
     """Look at a set and at the database it would replace; changes nothing.
 
     Raises:
         UserError: no usable set, a database that cannot be reached, or a set that this MLflow cannot use.
     """
-    one = sets.open_set(backup)
+    one = _opened(backup)
     _check_pair(uri, one)
     path = sqlite_path(uri)
     if path is not None and not path.exists():
@@ -79,10 +80,14 @@ def plan(uri: str, backup: Path) -> Plan:
         engine.dispose()
 
 
+def _opened(backup: Path | BackupSet) -> BackupSet:
+    return sets.open_set(backup.absolute()) if isinstance(backup, Path) else backup
+
+
 def _check_pair(uri: str, one: BackupSet) -> None:
     if one.database["kind"] == "postgresql" and sqlite_path(uri) is not None:
         raise UserError(
-            f"the backup {one.path} is of a PostgreSQL database and cannot become a SQLite file",
+            f"the backup {one.where} is of a PostgreSQL database and cannot become a SQLite file",
             "give a PostgreSQL database: --backend-store-uri=postgresql+psycopg2://...",
         )
 
@@ -101,7 +106,7 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """Return the shape that ``restore --json`` shows."""
         return {
-            "backup": str(self.backup.path),
+            "backup": self.backup.where,
             "state": self.schema.state,
             "revision": self.schema.revision,
             "rows": self.rows,
@@ -113,9 +118,10 @@ class Result:
 
 def restore(
     uri: str,
-    backup: Path,
+    backup: Path | BackupSet,
     *,
     destination: str | None = None,
+    artifact_root: str | None = None,
     keys_to: Path | None = None,
     wait_seconds: float = 0,
     pg_command: str | None = None,
@@ -128,8 +134,10 @@ def restore(
 
     Args:
         uri: the backend store; a set of a SQLite database also fits an MLflow database in PostgreSQL.
-        backup: the folder of the set.
+        backup: the set, or its folder.
         destination: the artifact destination; None leaves artifacts alone.
+        artifact_root: how rows shall name a destination that is another one than the set's: ``mlflow-artifacts:/``
+            where a server serves it; None for its own address.
         keys_to: where to put the set's key files; None leaves them in the set.
         wait_seconds: how long to wait for another process that holds the maintenance lock.
         pg_command: see `database.postgresql.find_programs`.
@@ -138,7 +146,7 @@ def restore(
         UserError: the set is damaged or does not fit, or loading failed; then the database is as it was.
     """
     begun = time.monotonic()
-    one = sets.open_set(backup.absolute())
+    one = _opened(backup)
     _check_pair(uri, one)
     engine = connect(uri, create=True)
     try:
@@ -152,6 +160,9 @@ def restore(
                 objects.add_missing()
                 lock.check()
                 expected = load_set(engine, one, pg_command=pg_command)
+                if objects.source != one.artifacts["source"]:
+                    old = one.artifacts.get("roots", [one.artifacts["source"]])
+                    objects.moved = move(engine, old, artifact_root or objects.source)
                 artifacts = objects.replace_different()
                 warn_outside(engine, destination, "are named by the database and were not restored")
             else:

@@ -14,9 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from alembic.runtime.migration import MigrationContext
-from alembic.script.revision import Revision, RevisionMap
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 from console import UserError
 
@@ -101,6 +99,8 @@ def mlflow_version() -> str:
 @cache
 def revisions() -> tuple[Step, ...]:
     """Return every revision the installed MLflow knows, oldest first (mlflow.store.db_migrations)."""
+    from alembic.script.revision import Revision, RevisionMap  # alembic is slow to import
+
     folder = mlflow_folder() / "store" / "db_migrations" / "versions"
     found = [_read(path) for path in sorted(folder.glob("*.py")) if path.stem != "__init__"]
     titles = {revision: title for revision, _, title in found}
@@ -123,12 +123,22 @@ def _read(path: Path) -> tuple[str, str | None, str]:
     return values["revision"], values["down_revision"], title if " " in title else title.replace("_", " ")
 
 
+def released_version(connection: Connection) -> str | None:
+    """Return which of `RELEASED_HEADS` a database's schema is, or None: ask `inspect_schema` then."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = list(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
+    return RELEASED_HEADS.get(found[0]) if len(found) == 1 else None
+
+
 def inspect_schema(connection: Connection) -> Schema:
     """Tell the state of a database's schema; changes nothing.
 
     Args:
         connection: to the database, from `database.connection.connect`.
     """
+    from alembic.runtime.migration import MigrationContext
+
     known = revisions()
     heads = MigrationContext.configure(connection).get_current_heads()
     current = heads[0] if len(heads) == 1 else None

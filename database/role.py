@@ -13,7 +13,7 @@ from typing import Any
 
 from console import UserError, note, user_errors
 
-STARTING_UP = 60.0  # seconds; a server that has just been started refuses connections for a while
+STARTING_UP = 120.0  # seconds; a server that has just been started refuses connections for a while
 
 
 def ensure(
@@ -31,7 +31,7 @@ def ensure(
         password: the role's password.
 
     Raises:
-        UserError: the server does not answer within a minute, or refuses the superuser.
+        UserError: the server does not answer within two minutes, or refuses the superuser.
     """
     import psycopg2
     from psycopg2 import sql
@@ -89,7 +89,7 @@ def _connect(host: str, port: int, owner: str, passwords: list[str]) -> tuple[An
                     f"PostgreSQL at {host}, port {port}, does not let its superuser in: {reason}",
                     "its password is set when the data is made; the secret's file must still be the same one",
                 ) from None
-            time.sleep(0.3)
+            time.sleep(0.1)
 
 
 def main() -> None:

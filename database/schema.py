@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING
 
 from console import UserError, note
 from database.connection import connect, redact
 from database.lock import maintenance_lock
 from database.revision import Schema, Step, inspect_schema, mlflow_folder, refusal
+from server.loading import loading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from alembic.script import ScriptDirectory
     from sqlalchemy import Engine
 
     OnStep = Callable[[int, int, Step], None]
@@ -25,7 +29,7 @@ def read_schema(engine: Engine) -> Schema:
         return inspect_schema(connection)
 
 
-def prepare(uri: str, *, wait_seconds: float = 300) -> Schema:
+def prepare(uri: str, *, wait_seconds: float = 300, server_wait: float = 0) -> Schema:
     """Make a database ready for the installed MLflow before its server starts; safe when several run at once.
 
     Creates the schema in an empty database, does nothing when it is current.
@@ -33,11 +37,14 @@ def prepare(uri: str, *, wait_seconds: float = 300) -> Schema:
     Args:
         uri: the backend store; the file of a SQLite database is created.
         wait_seconds: how long to wait for another process that holds the maintenance lock.
+        server_wait: how long to wait for a server that does not let us in yet, as when it has just been started
+            and its roles are being made.
 
     Raises:
-        UserError: the schema is behind (migrate first), ahead or unknown, or the lock is taken.
+        UserError: the database cannot be opened, the schema is behind (migrate first), ahead or unknown, or the
+            lock is taken.
     """
-    engine = connect(uri, create=True, foreign_keys=False)
+    engine = _connect(uri, server_wait)
     try:
         schema = read_schema(engine)
         if schema.state == "empty":
@@ -58,6 +65,30 @@ def prepare(uri: str, *, wait_seconds: float = 300) -> Schema:
         engine.dispose()
 
 
+def _connect(uri: str, server_wait: float) -> Engine:
+    deadline = time.monotonic() + server_wait
+    while True:
+        try:
+            return connect(uri, create=True, foreign_keys=False)
+        except UserError:
+            if time.monotonic() >= deadline:
+                raise
+        _script()  # takes seconds, and whoever waits has them: a server that is being started may well be a new one
+        time.sleep(0.1)
+
+
+@cache
+def _script() -> ScriptDirectory:
+    """MLflow's revisions, with all that they import."""
+    with loading():
+        import mlflow.store.db.base_sql_model  # noqa: F401 - for env.py
+        from alembic.script import ScriptDirectory
+
+        script = ScriptDirectory(str(mlflow_folder() / "store" / "db_migrations"))
+        script.get_heads()
+    return script
+
+
 def run_migration(engine: Engine, on_step: OnStep) -> None:
     """Run MLflow's own migration from wherever the schema is to its head.
 
@@ -73,13 +104,10 @@ def run_migration(engine: Engine, on_step: OnStep) -> None:
     """
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
-    from alembic.script import ScriptDirectory
     from mlflow.store.tracking.dbmodels.initial_models import Base
 
-    folder = mlflow_folder() / "store" / "db_migrations"
-    config = Config(str(folder / "alembic.ini"))
-    config.set_main_option("script_location", str(folder).replace("%", "%%"))
-    script = ScriptDirectory.from_config(config)
+    script = _script()
+    config = Config(str(mlflow_folder() / "store" / "db_migrations" / "alembic.ini"))
 
     def steps(current: str, _context: object) -> Iterator[object]:
         pending = script._upgrade_revs("heads", current)  # what alembic.command.upgrade runs

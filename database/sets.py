@@ -6,6 +6,8 @@
   artifacts.jsonl        one line an object: key, bytes, sha256
   keys/...               files that the data depends on
   manifest.json
+
+Below an ``s3://`` address the same, but for the artifacts: see `database.bucket`.
 """
 
 from __future__ import annotations
@@ -13,30 +15,50 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tempfile
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from console import UserError, note
 from database.files import disk_errors, sha256, sync, write_atomically
 from database.progress import progress, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
+LATEST = "latest"
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class BackupSet:
-    """A complete set and what its manifest says."""
+    """A complete set and what its manifest says.
+
+    Attributes:
+        path: its folder; that of its small parts, fetched for a while, where the set is in a bucket.
+        manifest: what its manifest says.
+        address: ``s3://BUCKET/PREFIX/NAME`` of a set in a bucket.
+        fetch: copies an artifact of a set in a bucket into a file; says whether it is there.
+    """
 
     path: Path
     manifest: dict[str, Any]
+    address: str = ""
+    fetch: Callable[[Entry, Path], bool] | None = None
+
+    @property
+    def where(self) -> str:
+        """Return what to type after ``--backup=``."""
+        return self.address or str(self.path)
 
     @property
     def database(self) -> dict[str, Any]:
@@ -54,7 +76,7 @@ class BackupSet:
         """Return the shape that ``--json`` shows: a summary of the manifest."""
         artifacts = self.artifacts
         return {
-            "path": str(self.path),
+            "path": self.where,
             "created": self.manifest["created"],
             "purpose": self.manifest["purpose"],
             "mlflow_version": self.manifest["mlflow_version"],
@@ -69,6 +91,16 @@ class BackupSet:
             "keys": [key["name"] for key in self.manifest["keys"]],
             "seconds": self.manifest["seconds"],
         }
+
+    @contextmanager
+    def artifact(self, entry: Entry) -> Iterator[Path]:
+        """Give the file that holds an artifact; it may not exist."""
+        if self.fetch is None:
+            yield self.path / "artifacts" / entry.key
+            return
+        with tempfile.TemporaryDirectory(prefix="mlflow-stacks-") as name:
+            self.fetch(entry, Path(name) / "object")
+            yield Path(name) / "object"
 
     def line(self) -> str:
         """Return one line for a person."""
@@ -102,18 +134,28 @@ def open_set(path: Path) -> BackupSet:
         raise UserError(f"{path} is {what}: it has no {MANIFEST}", known) from None
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the manifest of {path}: {error}", "use another backup", known) from None
+    return checked(path, str(path), manifest)
+
+
+def checked(path: Path, where: str, manifest: Any) -> BackupSet:
+    """Return the set of a manifest that was read at `where`.
+
+    Raises:
+        UserError: no manifest of ours, one of a newer format, or a damaged one.
+    """
+    known = "to see the sets there are: invoke backups"
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
-        raise UserError(f"{path / MANIFEST} is not a manifest of mlflow-stacks", known)
+        raise UserError(f"{where}/{MANIFEST} is not a manifest of mlflow-stacks", known)
     if manifest["format"] > FORMAT:
         raise UserError(
-            f"the backup {path} has format {manifest['format']}; this mlflow-stacks reads up to {FORMAT}",
+            f"the backup {where} has format {manifest['format']}; this mlflow-stacks reads up to {FORMAT}",
             "update this checkout: git pull",
         )
     if manifest.get("checksum") != _checksum(manifest):
         raise UserError(
-            f"the manifest of {path} is damaged: its checksum does not fit", "use another backup", known
+            f"the manifest of {where} is damaged: its checksum does not fit", "use another backup", known
         )
-    return BackupSet(path, manifest)
+    return BackupSet(path, manifest, where if where != str(path) else "")
 
 
 def list_sets(folder: Path) -> tuple[list[BackupSet], list[str]]:
@@ -126,6 +168,34 @@ def list_sets(folder: Path) -> tuple[list[BackupSet], list[str]]:
             except UserError as error:
                 rest.append(error.message)
     return sorted(sets, key=lambda one: (one.manifest["created"], one.path.name)), rest
+
+
+def newest(folder: Path) -> Path:
+    """Return the newest complete set of a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    found, rest = list_sets(folder)
+    if not found:
+        raise UserError(f"there is no backup in {folder}", *rest, "take one: invoke backup")
+    return found[-1].path
+
+
+def in_parallel(threads: int, work: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
+    """Yield answers in order, with a bounded number of items in work at a time."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Any] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= 16 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 @contextmanager
@@ -151,10 +221,15 @@ def draft(folder: Path) -> Iterator[Path]:
             raise
 
 
+def signed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest with its format and its checksum."""
+    manifest = {"format": FORMAT, **manifest}
+    return {**manifest, "checksum": _checksum(manifest)}
+
+
 def finish(partial: Path, manifest: dict[str, Any]) -> BackupSet:
     """Write the manifest and give the set its final name."""
-    manifest = {"format": FORMAT, **manifest}
-    manifest["checksum"] = _checksum(manifest)
+    manifest = signed(manifest)
     write_atomically(partial / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     path = partial.with_name(partial.name.removesuffix(PARTIAL))
     partial.rename(path)
@@ -193,16 +268,21 @@ def verify(one: BackupSet) -> None:
         total += one.artifacts["list_bytes"] + one.artifacts["bytes"]
     with progress("verifying the backup", total) as step:
         for name, number, digest in parts:
-            _verify_part(one.path, name, number, digest)
+            _verify_part(one, name, one.path / name, number, digest)
             step.add(number)
-        for entry in entries(one):
-            _verify_part(one.path, f"artifacts/{entry.key}", entry.size, entry.sha256)
-            step.add(entry.size)
+
+        def verify_artifact(entry: Entry) -> int:
+            with one.artifact(entry) as path:
+                _verify_part(one, f"artifacts/{entry.key}", path, entry.size, entry.sha256)
+            return entry.size
+
+        for number in in_parallel(8 if one.fetch else 1, verify_artifact, entries(one)):
+            step.add(number)
 
 
-def _verify_part(folder: Path, name: str, number: int, digest: str) -> None:
+def _verify_part(one: BackupSet, name: str, path: Path, number: int, digest: str) -> None:
     advice = ("nothing was changed; use another backup: invoke backups",)
-    path = folder / name
+    folder = one.where
     if not path.is_file():
         raise UserError(f"the backup {folder} is damaged: {name} is missing", *advice)
     if path.stat().st_size != number:

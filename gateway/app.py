@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gateway.asgi import AllowedHosts, error_body, no_key
+from server.loading import loading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,13 +23,13 @@ def create(gateway: Gateway, hosts: Sequence[str]) -> App:
         gateway: what to serve; an endpoint whose key is missing answers 503 with the reason.
         hosts: patterns of the Host header that may be served.
     """
-    # Imported here, for mlflow takes seconds.
-    from fastapi.responses import JSONResponse
-    from mlflow.exceptions import MlflowException
-    from mlflow.gateway.app import create_app_from_config
-    from mlflow.gateway.config import EndpointConfig, GatewayConfig, TrafficRouteConfig
-    from mlflow.gateway.exceptions import AIGatewayException
-    from starlette.exceptions import HTTPException
+    with loading():  # here, for mlflow takes seconds
+        from fastapi.responses import JSONResponse
+        from mlflow.exceptions import MlflowException
+        from mlflow.gateway.app import create_app_from_config
+        from mlflow.gateway.config import EndpointConfig, GatewayConfig, TrafficRouteConfig
+        from mlflow.gateway.exceptions import AIGatewayException
+        from starlette.exceptions import HTTPException
 
     missing = gateway.missing()
     config = GatewayConfig(

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -137,6 +138,16 @@ class Server:
             raise UserError(f"the tracking server refuses {path}: {text}", f"server: {self.uri}") from None
         except (OSError, ValueError) as error:
             raise UserError(f"the tracking server does not answer: {error}", f"server: {self.uri}") from None
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the server is ready; when it does not become so, the first call says why."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{self.uri}/ready", timeout=seconds):  # noqa: S310
+                    return
+            except OSError:
+                time.sleep(0.1)
 
     def listed(self, path: str, key: str, name: str) -> dict[str, dict[str, Any]]:
         """List all things of a kind by name."""
@@ -329,12 +340,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="keep requests and answers as traces, in an experiment for each endpoint",
     )
+    parser.add_argument(
+        "--wait", type=float, default=0, metavar="SECONDS", help="how long to wait for a server that starts"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args(argv)
     if not (given.tracking_uri or "").startswith(("http://", "https://")):
         parser.error("--tracking-uri or MLFLOW_TRACKING_URI must be an http:// or https:// address")
     gateway = load(given.config, given.secrets)
-    report = sync(gateway, Server(given.tracking_uri), usage_tracking=given.usage_tracking)
+    server = Server(given.tracking_uri)
+    server.wait(given.wait)
+    report = sync(gateway, server, usage_tracking=given.usage_tracking)
     for name, reason in report.missing.items():
         note(f"warning: {no_key(name, reason)}")
     if given.json:

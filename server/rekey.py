@@ -1,9 +1,11 @@
-"""``python -m server.rekey URI FILE``: open the gateway's stored secrets to a new passphrase.
+"""``python -m server.rekey URI PREVIOUS [CURRENT]``: open the gateway's stored secrets to a new passphrase.
 
-The server runs it before it serves, while a rotation is under way. Each secret is encrypted with a key of its own, and
-that key with one derived from the passphrase (mlflow.utils.crypto, 3.17.2): the former is encrypted anew, the secret
-stays as it is. All in one transaction; what the new passphrase opens already is left alone, so a second run changes
-nothing. ``mlflow crypto rotate-kek`` does the same with a version number, which every server would have to be told.
+Two files with passphrases; without the second, the new one is the server's own. The server runs it before it serves,
+while a rotation is under way; a restore runs it for a set that was taken before a rotation, or from another stack.
+Each secret is encrypted with a key of its own, and that key with one derived from the passphrase (mlflow.utils.crypto,
+3.17.2): the former is encrypted anew, the secret stays as it is. All in one transaction; what the new passphrase opens
+already is left alone, so a second run changes nothing. ``mlflow crypto rotate-kek`` does the same with a version
+number, which every server would have to be told.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-from sqlalchemy import column, select, table, update
+from sqlalchemy import column, inspect, select, table, update
 
 from console import note, user_errors
 from database.connection import connect
@@ -47,6 +49,8 @@ def rekey(uri: str, previous: str, current: str) -> int:
 
     changed = 0
     with connect(uri).begin() as connection:
+        if not inspect(connection).has_table(SECRETS.name):  # a schema of before the gateway
+            return 0
         for row in connection.execute(select(SECRETS).with_for_update()).all():
             if opened(row.wrapped_dek, new):
                 continue
@@ -61,5 +65,7 @@ def rekey(uri: str, previous: str, current: str) -> int:
 
 if __name__ == "__main__":
     with user_errors():
-        count = rekey(sys.argv[1], Path(sys.argv[2]).read_text(), os.environ["MLFLOW_CRYPTO_KEK_PASSPHRASE"])
+        uri, before, *after = sys.argv[1:]
+        passphrase = Path(after[0]).read_text() if after else os.environ["MLFLOW_CRYPTO_KEK_PASSPHRASE"]
+        count = rekey(uri, Path(before).read_text(), passphrase)
         note(f"the new passphrase opens the gateway's secrets ({count} changed)")

@@ -5,21 +5,27 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from console import UserError, note
-from stacks import engines, secrets
+from stacks import engines
 from stacks.deployment import open_deployment
+from stacks.render import Stores
 from stacks.settings import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from stacks.engines import Engine
+
+STORES = ("postgres", "object-store")
+PASSPHRASE = "gateway-passphrase"  # noqa: S105 (the secret's name)
 
 
-def run(
-    module: str, flags: dict[str, object], *, stack: str, backend_store_uri: str = "", offline: bool = False
-) -> None:
+def run(module: str, flags: dict[str, object], *, stack: str, backend_store_uri: str = "") -> None:
     """Run one of our modules for a stack, or, with a database of its own, for any MLflow.
 
     Args:
@@ -27,58 +33,167 @@ def run(
         flags: its flags; an empty value leaves one out, True gives it without a value.
         stack: name of the stack.
         backend_store_uri: a database that belongs to no stack; the module then runs in this environment.
-        offline: stop the stack's tracking server first, and bring the stack up again afterwards.
 
     Raises:
-        UserError: the stack was never up, or its engine cannot do this.
+        UserError: the stack was never up.
         SystemExit: with the module's exit code, unless that is 0.
     """
     argv = ["-m", *module.split(), *_words(flags)]
     if backend_store_uri:
         here([*argv, "--backend-store-uri", backend_store_uri])
-        return
-    deployment = open_deployment(stack, recorded=True)
-    engine = engines.running(deployment)
-    if offline:
-        with deployment.locked(module.rpartition(" ")[2]), engine.without_server():
-            code = engine.run(argv, {})
     else:
-        code = engine.run(argv, {})
-    if code:
-        raise SystemExit(code)
+        _finish(_engine(stack).run(argv, {}))
 
 
-def database(
-    verb: str, flags: dict[str, object], *, stack: str, backend_store_uri: str, offline: bool = False
-) -> None:
-    """Run a verb of ``python -m database``, with the keys that a stack's data depends on.
-
-    Args:
-        verb: ``migrate``, ``backup`` or ``restore``.
-        flags: its flags.
-        stack: name of the stack.
-        backend_store_uri: a database that belongs to no stack.
-        offline: as in `run`.
+def migrate(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:
+    """Migrate the schema, with a backup in the folder that the flag ``to`` names; see `run`.
 
     Raises:
-        UserError: as in `run`; also on the Compose engine, where the programs of PostgreSQL and the folder of the
-            backups are on two sides of the container's wall.
-        SystemExit: with the verb's exit code, unless that is 0.
+        UserError: as in `run`; also, that folder cannot be written, or the stack does not come up again.
+        SystemExit: as in `run`.
     """
-    if not backend_store_uri:
-        deployment = open_deployment(stack, recorded=True)
-        if engines.running(deployment).name == "compose":
-            raise UserError(
-                f"{verb} does not reach the data of a stack on the compose engine yet",
-                "it works on stacks of the host engine, and on any MLflow that is reached from here:",
-                f"invoke {verb} --backend-store-uri=URI",
-            )
-        passphrase = secrets.folder(deployment) / "gateway-passphrase"
-        if passphrase.exists() and verb == "backup":
-            flags = {**flags, "include": passphrase}
-        if verb == "restore":
-            flags = {**flags, "keys_to": secrets.folder(deployment)}
-    run(f"database {verb}", flags, stack=stack, backend_store_uri=backend_store_uri, offline=offline)
+    if backend_store_uri:
+        run("database migrate", flags, stack=stack, backend_store_uri=backend_store_uri)
+        return
+    engine = _engine(stack)
+    deployment = engine.deployment
+    if flags["check"]:
+        _finish(engine.run(["-m", "database", "migrate", *_words({**flags, "to": ""})], {}))
+        return
+    if is_bucket(str(flags["to"])):  # what fails is put back from there at once
+        raise UserError("migrate takes its backup to a folder", "give --to=FOLDER")
+    to = _folder_of_sets(str(flags["to"]))
+    words = ["-m", "database", "migrate", *_words({**flags, "to": to})]
+    with deployment.locked("migrate"), engine.without_server():
+        code = engine.run(words, _named(engine), folders=[to])
+    _finish(code)
+
+
+def backup(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:
+    """Back up to the place that the flag ``to`` names, the key that a stack's data depends on included; see `run`.
+
+    Raises:
+        UserError: as in `run`; also, that place cannot be written.
+        SystemExit: as in `run`.
+    """
+    if backend_store_uri:
+        run("database backup", flags, stack=stack, backend_store_uri=backend_store_uri)
+        return
+    engine = _engine(stack)
+    deployment = engine.deployment
+    to = str(flags["to"])
+    key = engine.secret(PASSPHRASE) if "gateway-sync" in deployment.services else ""
+    with _exchange() as folder:
+        variables = {**_named(engine), **_keys_of(to, folder)}
+        place = to if is_bucket(to) else _folder_of_sets(to)
+        words = ["-m", "database", "backup", *_words({**flags, "to": place, "include": key})]
+        folders = [folder, *([place] if isinstance(place, Path) else [])]
+        code = engine.run(words, variables, folders=folders)
+    _finish(code)
+
+
+def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:
+    """Put the set that the flag ``backup`` names back; see `run`.
+
+    Its provider keys were stored with the passphrase of its day. They are opened to the stack's own, which may be a
+    newer one, or another stack's.
+
+    Raises:
+        UserError: as in `run`; also, the stack does not come up again.
+        SystemExit: as in `run`.
+    """
+    if backend_store_uri:
+        run("database restore", flags, stack=stack, backend_store_uri=backend_store_uri)
+        return
+    engine = _engine(stack)
+    deployment = engine.deployment
+    one = str(flags["backup"])
+    with _exchange() as folder:
+        variables, folders = _keys_of(one, folder), [folder]
+        if not is_bucket(one):
+            folders.append(_existing_set(one))
+            one = str(folders[-1])
+        given = {**flags, "backup": one, "artifact_root": "mlflow-artifacts:/", "keys_to": folder}
+        with deployment.locked("restore"), engine.without_server():
+            code = engine.run(["-m", "database", "restore", *_words(given)], variables, folders=folders)
+            then = folder / PASSPHRASE
+            if code == 0 and "gateway-sync" in deployment.services and then.exists():
+                uri = Stores.of(deployment, engine.name).backend_store_uri
+                words = [uri, str(then), str(engine.secret(PASSPHRASE))]
+                code = engine.run(["-m", "server.rekey", *words], {}, folders=[folder])
+    _finish(code)
+
+
+def _engine(stack: str) -> Engine:
+    """A stack's engine, with its stores up.
+
+    Raises:
+        UserError: the stack was never up, or a store does not run.
+    """
+    engine = engines.running(open_deployment(stack, recorded=True))
+    away = [one for one in engine.services() if one.name in STORES and one.state != "running"]
+    if away:
+        raise UserError(
+            f"the data of stack '{stack}' is out of reach: its service '{away[0].name}' is {away[0].state}",
+            f"start it: invoke up --stack={stack}",
+        )
+    return engine
+
+
+def is_bucket(address: str) -> bool:
+    """Whether a place of backups is a bucket, not a folder."""
+    return address.startswith("s3://")
+
+
+@contextmanager
+def _exchange() -> Iterator[Path]:
+    """A closed folder for keys that go to a command, or come from it."""
+    with tempfile.TemporaryDirectory(prefix="mlflow-stacks-") as name:
+        yield Path(name)
+
+
+def _keys_of(address: str, folder: Path) -> dict[str, str]:
+    """What tells a command of the keys that this environment has for a bucket of backups."""
+    if not is_bucket(address):
+        return {}
+    from database.bucket import surroundings  # boto3 is slow to import
+
+    return surroundings(folder)
+
+
+def _named(engine: Engine) -> dict[str, str]:
+    """What tells the stack's database from another stack's in the same place of backups."""
+    return {"MLFLOW_STACKS_PROJECT": engine.deployment.project} if engine.name == "compose" else {}
+
+
+def _existing_set(given: str) -> Path:
+    from database.sets import LATEST, newest
+
+    one = Path(given).expanduser().absolute()
+    if one.name == LATEST and not one.exists():
+        return newest(one.parent)
+    if not one.is_dir():
+        raise UserError(f"no backup at {one}", "to see the sets there are: invoke backups")
+    return one
+
+
+def _folder_of_sets(given: str) -> Path:
+    """The absolute path of an existing folder."""
+    folder = Path(given).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make the folder {folder}: {error.strerror}", "give another: --to=FOLDER"
+        ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} is not writable for this user", f"see: ls -ld {folder}")
+    return folder
+
+
+def _finish(code: int) -> None:
+    if code:
+        raise SystemExit(code)
 
 
 def usage(flags: dict[str, object], *, html: str, stack: str, backend_store_uri: str) -> None:
@@ -91,7 +206,7 @@ def usage(flags: dict[str, object], *, html: str, stack: str, backend_store_uri:
     if not html or backend_store_uri:
         run("cleanup.usage", {**flags, "html": html}, stack=stack, backend_store_uri=backend_store_uri)
         return
-    engine = engines.running(open_deployment(stack, recorded=True))
+    engine = _engine(stack)
     page = engine.capture(["-m", "cleanup.usage", "--html=-", *_words(flags)])
     try:
         Path(html).write_text(page, encoding="utf-8")
@@ -107,9 +222,7 @@ def here(argv: Sequence[str]) -> None:
         SystemExit: with its exit code, unless that is 0.
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    code = subprocess.run([sys.executable, *argv], env=environment, check=False).returncode
-    if code:
-        raise SystemExit(code)
+    _finish(subprocess.run([sys.executable, *argv], env=environment, check=False).returncode)
 
 
 def _words(flags: dict[str, object]) -> Sequence[str]:

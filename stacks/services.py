@@ -29,9 +29,8 @@ class Service:
     """One service.
 
     Attributes:
-        after: the services that must be ready before it starts (host engine; a Compose template says its own).
         image: the image its container is made from.
-        oneshot: it does its work and ends with exit code 0, before the next service starts.
+        oneshot: it does its work and ends with exit code 0.
         wanted: whether it runs with these settings in this stack.
         checks_external: whether, with these settings, it tries something that the stack does not start itself.
         port: the setting that holds the port it publishes for people; None publishes nothing.
@@ -39,7 +38,6 @@ class Service:
         readiness: path of the URL that answers 200 once it is ready.
     """
 
-    after: tuple[str, ...] = ()
     image: str = "mlflow"
     oneshot: bool = False
     wanted: Callable[[Settings, Stack], bool] = _always
@@ -53,34 +51,25 @@ class Service:
         return f"http://{_reachable(settings.host)}:{self.port(settings)}" if self.port else None
 
 
+# All of a stack start at once, and each waits by itself for what it needs: loading MLflow takes longer than anything
+# that it could wait for.
 SERVICES: dict[str, Service] = {
     "postgres": Service(
         image="postgres",
         wanted=lambda settings, _: not settings.database,
         local_port=lambda settings: settings.postgres_port,
     ),
-    "role": Service(after=("postgres",), oneshot=True, wanted=lambda settings, _: not settings.database),
+    "role": Service(oneshot=True, wanted=lambda settings, _: not settings.database),
     "object-store": Service(
         image="object-store",
         wanted=lambda settings, _: settings.object_store != "external",
         local_port=lambda settings: settings.object_store_port,
     ),
-    "bucket": Service(
-        after=("object-store",),
-        oneshot=True,
-        checks_external=lambda settings: settings.object_store == "external",
-    ),
-    "schema": Service(
-        after=("role",), oneshot=True, checks_external=lambda settings: bool(settings.database)
-    ),
-    # It loads MLflow meanwhile, and waits for the schema by itself (server.app).
+    "bucket": Service(oneshot=True, checks_external=lambda settings: settings.object_store == "external"),
+    "schema": Service(oneshot=True, checks_external=lambda settings: bool(settings.database)),
     "mlflow": Service(port=lambda settings: settings.port, readiness="/ready"),
-    "cleanup": Service(after=("mlflow",), wanted=lambda settings, _: bool(settings.cleanup_schedule)),
-    "gateway-sync": Service(
-        after=("mlflow", "bucket"),
-        oneshot=True,
-        wanted=lambda settings, stack: not _standalone(settings, stack),
-    ),
+    "cleanup": Service(wanted=lambda settings, _: bool(settings.cleanup_schedule)),
+    "gateway-sync": Service(oneshot=True, wanted=lambda settings, stack: not _standalone(settings, stack)),
     "gateway": Service(wanted=_standalone, port=lambda settings: settings.gateway_port, readiness="/health"),
 }
 

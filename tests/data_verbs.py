@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import shutil
+import signal
 from typing import TYPE_CHECKING
 
 import mlflow
@@ -11,6 +15,8 @@ from tests import story
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from tests.stack import StackUnderTest
 
@@ -50,6 +56,76 @@ def usage_names_the_experiments(stack: StackUnderTest, folder: Path) -> None:
     page = folder / "usage.html"
     stack.invoke("usage", f"--stack={stack.name}", f"--html={page}")
     assert page.read_text().startswith("<!doctype html>")
+
+
+def a_backup_restores_what_was_there(stack: StackUnderTest, folder: Path) -> None:
+    """The first set whole, the second one linked to it; what came later is gone, and what was there reads back."""
+    sets, name = folder / "sets", f"--stack={stack.name}"
+    told = story.tell(stack.url, folder, megabytes=1)
+    first = json.loads(stack.invoke("backup", name, f"--to={sets}", "--json").stdout)
+    second = json.loads(stack.invoke("backup", name, f"--to={sets}", "--keep=2", "--json").stdout)
+    later = story.tell(stack.url, folder, megabytes=1)
+    assert first["artifacts"]["bytes"] > 2**20
+    assert [one["path"] for one in (first, second)] == [str(path) for path in sorted(sets.glob("2*"))]
+    linked = [path for path in sets.rglob("*") if path.is_file() and path.stat().st_nlink > 1]
+    assert any(path.name == "blob.bin" for path in linked)
+    assert {path.stat().st_uid for path in sets.rglob("*")} == {os.getuid()}
+    with_key = "gateway-sync" in (service["name"] for service in stack.status()["services"])
+    assert first["keys"] == (["gateway-passphrase"] if with_key else [])
+
+    restored = stack.invoke("restore", name, f"--backup={second['path']}", "--yes", "--json")
+    assert json.loads(restored.stdout)["rows"] == second["database"]["rows"]
+    story.check(stack.url, told, folder)
+    runs = _all_runs(mlflow.MlflowClient(stack.url), told.experiment, later.experiment)
+    assert {run.info.run_id for run in runs} == {told.parent, told.child}
+    story.tell(stack.url, folder, megabytes=1)  # what was put back is the server's own again
+
+    assert "damage" not in stack.invoke("backups", f"--to={sets}", "--verify").stderr
+    shutil.rmtree(sets)  # by this user
+
+
+def a_backup_in_a_bucket_restores(
+    stack: StackUnderTest, folder: Path, endpoint: str, patch: pytest.MonkeyPatch
+) -> None:
+    """With keys and an address that are those of the environment, not the stack's: here beside its artifacts."""
+    patch.setenv("BACKUP_S3_ENDPOINT_URL", endpoint)
+    for variable, secret in (("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret")):
+        patch.setenv(variable, (stack.state / "secrets" / f"object-store-{secret}").read_text())
+    sets, name = "s3://mlflow/backups", f"--stack={stack.name}"
+    told = story.tell(stack.url, folder, megabytes=1)
+    first = json.loads(stack.invoke("backup", name, f"--to={sets}", "--json").stdout)
+    later = story.tell(stack.url, folder, megabytes=1)
+    assert first["path"].startswith(f"{sets}/2")
+    stack.invoke("restore", name, f"--backup={sets}/latest", "--yes")
+    story.check(stack.url, told, folder)
+    runs = _all_runs(mlflow.MlflowClient(stack.url), told.experiment, later.experiment)
+    assert {run.info.run_id for run in runs} == {told.parent, told.child}
+
+
+def an_interrupted_backup_leaves_none(stack: StackUnderTest, folder: Path) -> None:
+    """Ctrl-C ends the work wherever it is done; what is left is no set, and the next backup goes well."""
+    sets, words = folder / "sets", ("backup", f"--stack={stack.name}", f"--to={folder / 'sets'}", "--json")
+    sets.mkdir()
+    with (sets / "backups.lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # it waits for this one
+        process = stack.start(*words)
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "waiting up to" in line, line
+        os.kill(process.pid, signal.SIGINT)
+        process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert [path.name for path in sets.iterdir()] == ["backups.lock"]
+    assert json.loads(stack.invoke(*words).stdout)["path"] == str(next(sets.glob("2*")))
+
+
+def the_schema_is_current_and_migrate_changes_nothing(stack: StackUnderTest, folder: Path) -> None:
+    """The server is away for the time of the question, and back afterwards."""
+    name = f"--stack={stack.name}"
+    assert "the schema is current" in stack.invoke("migrate", name, "--check").stderr
+    done = json.loads(stack.invoke("migrate", name, f"--to={folder}", "--yes", "--json").stdout)
+    assert (done["state"], done["migrated"], done["backup"]) == ("current", 0, None)
+    assert story.some_run(stack.url).data.metrics == {"x": 1.0}
 
 
 def _all_runs(client: mlflow.MlflowClient, *experiments: str) -> list[mlflow.entities.Run]:

@@ -4,6 +4,8 @@
   manual, 32.16), and a mounted one belongs to another uid.
 - ``MLFLOW_CRYPTO_KEK_PASSPHRASE_FILE`` becomes ``MLFLOW_CRYPTO_KEK_PASSPHRASE``, which MLflow reads from its
   environment alone (mlflow.utils.crypto). It is in no image, no `docker inspect` and no command line.
+- What a process writes into the volume, the others of the group `mlflow` may change: a backup or a restore runs as
+  the user who asked for it, so that the files of the set are his.
 """
 
 import os
@@ -24,6 +26,7 @@ def read(path: Path) -> str:
 
 def main() -> None:
     """Prepare and exec."""
+    os.umask(0o002)
     if PGPASS.exists() and "PGPASSFILE" in os.environ:
         private = os.open(os.environ["PGPASSFILE"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(private, "w") as file:

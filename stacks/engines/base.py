@@ -17,6 +17,7 @@ from stacks.services import SERVICES, probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from stacks.deployment import Deployment
 
@@ -96,16 +97,27 @@ class Engine(ABC):
         """Write the last `tail` log lines of one service or all to standard output."""
 
     @abstractmethod
-    def run(self, argv: Sequence[str], environment: Mapping[str, str]) -> int:
-        """Run a maintenance command where it reaches the stores, on this terminal.
+    def run(
+        self, argv: Sequence[str], environment: Mapping[str, str], *, folders: Sequence[Path] = ()
+    ) -> int:
+        """Run a maintenance command where it reaches the stores, on this terminal; Ctrl-C ends it, too.
 
         Args:
             argv: words after ``python``, for example ``-m cleanup --dry-run``.
             environment: further variables.
+            folders: absolute paths of this machine that it finds under the same path; what it writes there belongs
+                to this user.
 
         Returns:
             Its exit code.
+
+        Raises:
+            UserError: it cannot be given one of the folders.
         """
+
+    @abstractmethod
+    def secret(self, name: str) -> Path:
+        """Where a command that `run` starts finds the file of a secret."""
 
     @abstractmethod
     def capture(self, argv: Sequence[str]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import secrets as random
 import shutil
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from console import UserError, note
 from stacks.engines.base import Engine, ServiceStatus
 from stacks.engines.ports import check_port_is_free
 from stacks.render import FRAMES, render
-from stacks.services import SERVICES
+from stacks.services import SERVICES, probe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +29,13 @@ if TYPE_CHECKING:
 
 OLDEST_ENGINE = (20, 10)
 OLDEST_COMPOSE = (2, 20)
+# What a container of the MLflow image needs for itself.
+IMAGE_FOLDERS = (
+    *("/bin", "/etc", "/lib", "/opt/mlflow/bin", "/opt/mlflow-stacks/server", "/run/secrets", "/usr/lib"),
+    *("/tmp", "/var/lib/mlflow", "/var/tmp"),  # noqa: S108 (mounts of its own)
+)
+# The engine's states of a container (docs.docker.com/reference/cli/docker/container/ls) in our words.
+_STATES = {"created": "starting", "restarting": "failed", "dead": "failed"}
 
 
 class ComposeEngine(Engine):
@@ -66,9 +75,12 @@ class ComposeEngine(Engine):
         self._try_externals()
         self._start(deadline)
         while waiting := [status for status in self.services() if not status.ready]:
+            for status in waiting:
+                if SERVICES[status.name].oneshot and status.state == "exited":
+                    raise self._not_ready(status, "failed")
             if time.monotonic() > deadline:
                 raise self._not_ready(waiting[0], "is not ready in time")
-            time.sleep(0.2)
+            self._pause()
 
     def down(self, *, volumes: bool) -> None:
         """See `Engine.down`."""
@@ -92,7 +104,8 @@ class ComposeEngine(Engine):
 
     def memory(self) -> dict[str, int]:
         """See `Engine.memory`; the engine counts a container's page cache out."""
-        running = {row["Name"]: name for name, row in self._containers().items() if row["State"] == "running"}
+        found = self._containers().items()
+        running = {info["Name"].strip("/"): name for name, info in found if info["State"]["Running"]}
         if not running:
             return {}
         text = _output(["docker", "stats", "--no-stream", "--format", "{{json .}}", *running]) or ""
@@ -111,12 +124,31 @@ class ComposeEngine(Engine):
         with suppress(KeyboardInterrupt):
             subprocess.run(self._compose(*words), check=False)
 
-    def run(self, argv: Sequence[str], environment: Mapping[str, str]) -> int:
-        """See `Engine.run`."""
+    def run(
+        self, argv: Sequence[str], environment: Mapping[str, str], *, folders: Sequence[Path] = ()
+    ) -> int:
+        """See `Engine.run`; in a container of its own, as this user where it is given folders."""
         variables = [word for name, value in environment.items() for word in ("--env", f"{name}={value}")]
-        terminal = [] if sys.stdin.isatty() else ["--no-TTY"]
-        words = ["run", "--rm", "--no-deps", *terminal, *variables, "mlflow", "python", *argv]
-        return subprocess.run(self._compose(*words), check=False).returncode
+        mounts = [word for folder in folders for word in ("--volume", _mount(folder))]
+        user = ["--user", _this_user()] if folders else []
+        on_terminal = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+        terminal = [] if on_terminal else ["--no-TTY"]
+        name = f"{self.deployment.project}-run-{random.token_hex(4)}"
+        options = ["--rm", "--no-deps", "--name", name, *terminal, *user, *mounts, *variables]
+        command = self._compose("run", *options, "mlflow", "python", *argv)
+        # On a terminal, Ctrl-C is a key that goes into the container. Elsewhere it comes to us alone, and goes on once.
+        process = subprocess.Popen(command, start_new_session=not on_terminal)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            while process.poll() is None and _output(["docker", "kill", "--signal=INT", name]) is None:
+                time.sleep(0.2)  # it is only being made, or has just ended
+            process.wait()
+            raise
+
+    def secret(self, name: str) -> Path:
+        """See `Engine.secret`."""
+        return Path("/run/secrets") / name
 
     def capture(self, argv: Sequence[str]) -> str:
         """See `Engine.capture`."""
@@ -181,9 +213,10 @@ class ComposeEngine(Engine):
 
     def _check_ports(self) -> None:
         held = {
-            publisher["PublishedPort"]
+            int(binding["HostPort"])
             for info in self._containers().values()
-            for publisher in info["Publishers"]
+            for bindings in info["NetworkSettings"]["Ports"].values()
+            for binding in bindings or ()
         }
         for name in self.deployment.services:
             setting = SERVICES[name].port
@@ -191,28 +224,48 @@ class ComposeEngine(Engine):
                 check_port_is_free(self.deployment.settings.host, port, self.deployment)
 
     def _containers(self) -> dict[str, Any]:
-        """What ``docker compose ps`` says of each service's container; empty before the first `up`."""
-        if not (self.deployment.state / FRAMES[self.name]).exists():
+        """What ``docker inspect`` says of each service's container.
+
+        ``docker compose ps`` says the same, and takes ten times as long.
+        """
+        labels = (f"project={self.deployment.project}", "oneoff=False")
+        filters = [word for label in labels for word in ("--filter", f"label=com.docker.compose.{label}")]
+        found = (_output(["docker", "ps", "--all", "--quiet", *filters]) or "").split()
+        if not found:
             return {}
-        text = _output(self._compose("ps", "--all", "--format", "json")) or ""
-        rows = [json.loads(line) for line in text.splitlines()]
-        return {row["Service"]: {**row, "Publishers": row["Publishers"] or []} for row in rows}
+        done = subprocess.run(["docker", "inspect", *found], capture_output=True, text=True, check=False)
+        infos = json.loads(done.stdout or "[]")  # without those that have just gone
+        return {info["Config"]["Labels"]["com.docker.compose.service"]: info for info in infos}
 
     def _status(self, name: str, container: Any) -> ServiceStatus:
         if container is None:
             return ServiceStatus(name, "stopped")
-        state = {"created": "starting", "restarting": "failed", "dead": "failed"}.get(
-            container["State"], container["State"]
-        )
+        now = container["State"]
+        state = _STATES.get(now["Status"], now["Status"])
+        detail = f"exit code {now['ExitCode']}"
         if SERVICES[name].oneshot:
-            done = state == "exited" and container["ExitCode"] == 0
-            return ServiceStatus(name, state, health="done" if done else None, detail=container["Status"])
+            if state == "exited" and now["ExitCode"] == 0:
+                return ServiceStatus(name, state, health="done")
+            return ServiceStatus(name, state, detail=detail if state == "exited" else now["Status"])
         if state != "running":
-            return ServiceStatus(name, state, detail=container["Status"])
+            return ServiceStatus(name, state, detail=detail)
+        uptime = _since(now["StartedAt"])
         if SERVICES[name].port:
-            return self.probed(name, state=state, uptime=_uptime(container["ID"]))
-        health = container["Health"] or "healthy"
-        return ServiceStatus(name, state, health=health, uptime=_uptime(container["ID"]))
+            return self.probed(name, state=state, uptime=uptime)
+        health = now["Health"]["Status"] if "Health" in now else "healthy"
+        return ServiceStatus(name, state, health=health, uptime=uptime)
+
+    def _pause(self) -> None:
+        """Wait for a second, or less if all that is published answers: asking that is the cheapest there is."""
+        until = time.monotonic() + 1
+        urls = [url for status in self.deployment.services if (url := self._readiness(status))]
+        while time.monotonic() < until and any(probe(url) is None for url in urls):
+            time.sleep(0.1)
+        time.sleep(0.1)
+
+    def _readiness(self, name: str) -> str | None:
+        url = SERVICES[name].url(self.deployment.settings)
+        return url and url + SERVICES[name].readiness
 
 
 @functools.cache
@@ -274,6 +327,28 @@ def _output(command: Sequence[str]) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+def _this_user() -> str:
+    """The uid and gid in a container that are this user's outside."""
+    options = _output(["docker", "info", "--format", "{{json .SecurityOptions}}"]) or ""
+    return "0:0" if "name=rootless" in options else f"{os.getuid()}:{os.getgid()}"
+
+
+def _mount(folder: Path) -> str:
+    """A folder of this machine, under the same path in a container of the MLflow image.
+
+    Raises:
+        UserError: it would hide something of the image, or Compose cannot read its name.
+    """
+    if ":" in str(folder):
+        raise UserError(f"a container cannot be given {folder}: there is a colon in its name", "take another")
+    if any(Path(place).is_relative_to(folder) for place in IMAGE_FOLDERS):
+        raise UserError(
+            f"a container cannot be given {folder}: it has a folder of that name itself",
+            f"take one below it: {folder / 'backups'}",
+        )
+    return f"{folder}:{folder}"
+
+
 def _version(text: str) -> tuple[int, ...]:
     digits = (part for part in text.lstrip("v").replace("-", ".").replace("+", ".").split("."))
     return tuple(int(part) for part in digits if part.isdigit())[:3]
@@ -286,9 +361,6 @@ def _bytes(text: str) -> int:
     return int(float(number) * 1024 ** ("B", "KiB", "MiB", "GiB", "TiB").index(unit))
 
 
-def _uptime(container: str) -> float | None:
-    started = _output(["docker", "inspect", "--format", "{{.State.StartedAt}}", container])
-    if not started:
-        return None
-    moment = datetime.fromisoformat(started[:19] + "+00:00")
-    return round(time.time() - moment.timestamp(), 1)
+def _since(moment: str) -> float:
+    """Seconds since a time as the engine writes it, with nine digits of a second."""
+    return round(time.time() - datetime.fromisoformat(f"{moment[:19]}+00:00").timestamp(), 1)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from console import UserError
+from stacks import secrets
 from stacks.deployment import make_private_dir
 from stacks.engines.base import Engine, ServiceStatus
 from stacks.engines.ports import check_port_is_free, listens
@@ -46,7 +47,6 @@ class _Wait:
     """What `up` remembers of a service it waits for: the size of its log before, and since when it fails."""
 
     logged: int
-    begun: bool = False
     failing_since: float | None = None
 
 
@@ -120,14 +120,14 @@ class HostEngine(Engine):
         """See `Engine.services`."""
         if self._pid() is None:
             return [ServiceStatus(name, "stopped") for name in self.deployment.services]
-        known = {info["name"]: info for info in self._rpc().getAllProcessInfo()}
+        known = self._infos()
         return [self._status(name, known.get(name)) for name in self.deployment.services]
 
     def memory(self) -> dict[str, int]:
         """See `Engine.memory`."""
         if self._pid() is None:
             return {}
-        running = {info["name"]: info["pid"] for info in self._rpc().getAllProcessInfo() if info["pid"]}
+        running = {name: info["pid"] for name, info in self._infos().items() if info["pid"]}
         found = {name: _memory(pid) for name, pid in running.items()}
         return {name: count for name, count in found.items() if count is not None}
 
@@ -144,11 +144,18 @@ class HostEngine(Engine):
         with suppress(KeyboardInterrupt):
             subprocess.run(command, check=False)
 
-    def run(self, argv: Sequence[str], environment: Mapping[str, str]) -> int:
-        """See `Engine.run`."""
+    def run(
+        self, argv: Sequence[str], environment: Mapping[str, str], *, folders: Sequence[Path] = ()
+    ) -> int:
+        """See `Engine.run`; a process of this user reaches every folder as it is."""
+        del folders
         command = [self.deployment.python, *argv]
         variables = {**self._environment(), **environment}
         return subprocess.run(command, env=variables, check=False).returncode
+
+    def secret(self, name: str) -> Path:
+        """See `Engine.secret`."""
+        return secrets.folder(self.deployment) / name
 
     def capture(self, argv: Sequence[str]) -> str:
         """See `Engine.capture`."""
@@ -217,30 +224,28 @@ class HostEngine(Engine):
         return set(added + changed)
 
     def _start(self, names: list[str], deadline: float, changed: set[str]) -> None:
-        """Start services, each as soon as those it comes after are ready, and wait for all of them."""
+        """Start services and wait until all of them are ready."""
         waits = {name: _Wait(_size(self._log(name))) for name in names}
-        ready: set[str] = set()
-        while len(ready) < len(names):
-            for name in names:
-                if name in ready or not ready.issuperset(set(SERVICES[name].after) & set(names)):
-                    continue
-                if not waits[name].begun:
-                    waits[name].begun = True
-                    self._launch(name, changed=name in changed)
-                if self._settled(name, waits[name], deadline):
-                    ready.add(name)
+        infos = self._infos()
+        for name in names:
+            self._launch(name, infos[name], changed=name in changed)
+        while waits:
+            infos = self._infos()
+            for name, wait in list(waits.items()):
+                if self._settled(name, infos[name], wait, deadline):
+                    del waits[name]
             time.sleep(0.05)
 
-    def _launch(self, name: str, *, changed: bool) -> None:
-        status = self._status(name, self._rpc().getProcessInfo(name))
+    def _launch(self, name: str, info: Any, *, changed: bool) -> None:
+        status = self._status(name, info)
         done = SERVICES[name].oneshot and status.ready
         if changed or not (done or status.state in {"running", "starting"}):
             with suppress(xmlrpc.client.Fault):  # it may have been started by supervisord in the meantime
                 self._rpc().startProcess(name, False)
 
-    def _settled(self, name: str, wait: _Wait, deadline: float) -> bool:
+    def _settled(self, name: str, info: Any, wait: _Wait, deadline: float) -> bool:
         """Whether a service is ready; a UserError when it will not become so, or not in time."""
-        status = self._status(name, self._rpc().getProcessInfo(name))
+        status = self._status(name, info)
         if status.ready:
             return True
         now = time.monotonic()
@@ -279,6 +284,10 @@ class HostEngine(Engine):
 
     def _log(self, name: str) -> Path:
         return self.deployment.state / "logs" / f"{name}.log"
+
+    def _infos(self) -> dict[str, Any]:
+        """What supervisord says of each service."""
+        return {info["name"]: info for info in self._rpc().getAllProcessInfo()}
 
     def _rpc(self) -> Any:
         from supervisor.xmlrpc import SupervisorTransport

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import data_verbs
+from stacks import maintenance
+from stacks.engines import compose
+from tests import data_verbs, story
 from tests.stack import StackUnderTest, free_ports
 
 if TYPE_CHECKING:
@@ -34,7 +37,41 @@ def test_usage_names_the_experiments(stack: StackUnderTest, tmp_path: Path) -> N
     data_verbs.usage_names_the_experiments(stack, tmp_path)
 
 
-def test_what_needs_the_programs_of_postgresql_says_so(stack: StackUnderTest) -> None:
-    for words in (["backup"], ["migrate"], ["restore", "--backup=/nonexistent"]):
-        answer = stack.invoke(*words, f"--stack={stack.name}", expect=1)
-        assert "does not reach the data of a stack on the compose engine yet" in answer.stderr
+def test_a_backup_restores_what_was_there(stack: StackUnderTest, tmp_path: Path) -> None:
+    data_verbs.a_backup_restores_what_was_there(stack, tmp_path)
+
+
+def test_a_backup_in_a_bucket_restores(
+    stack: StackUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if stack.name == "minio-postgres":
+        endpoint = "http://object-store:9000"
+        data_verbs.a_backup_in_a_bucket_restores(stack, tmp_path, endpoint, monkeypatch)
+
+
+def test_an_interrupted_backup_leaves_none(stack: StackUnderTest, tmp_path: Path) -> None:
+    data_verbs.an_interrupted_backup_leaves_none(stack, tmp_path)
+
+
+def test_the_schema_is_current_and_migrate_changes_nothing(stack: StackUnderTest, tmp_path: Path) -> None:
+    data_verbs.the_schema_is_current_and_migrate_changes_nothing(stack, tmp_path)
+
+
+def test_a_set_belongs_to_whoever_made_it(
+    stack: StackUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not to root, and not to the user that the server runs as: here to one who is neither."""
+    somebody = 12345
+    sets = tmp_path / "sets"
+    sets.mkdir()
+    os.chown(sets, somebody, somebody)
+    monkeypatch.setattr(compose, "_this_user", lambda: f"{somebody}:{somebody}")
+    for name, value in stack.environment().items():
+        monkeypatch.setenv(name, value)
+    told = story.tell(stack.url, tmp_path, megabytes=1)
+    maintenance.backup({"to": str(sets)}, stack=stack.name, backend_store_uri="")
+    assert {path.stat().st_uid for path in sets.rglob("*")} == {somebody}
+    [one] = sets.glob("2*")
+    maintenance.restore({"backup": str(one), "yes": True}, stack=stack.name, backend_store_uri="")
+    story.check(stack.url, told, tmp_path)
+    story.tell(stack.url, tmp_path, megabytes=1)

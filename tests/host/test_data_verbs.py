@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import data_verbs, story
+from tests import data_verbs
 from tests.stack import StackUnderTest, free_ports
 
 if TYPE_CHECKING:
@@ -33,16 +33,20 @@ def test_usage_names_the_experiments(stack: StackUnderTest, tmp_path: Path) -> N
 
 
 def test_a_backup_restores_what_was_there(stack: StackUnderTest, tmp_path: Path) -> None:
-    told = story.tell(stack.url, tmp_path, megabytes=1)
-    name = f"--stack={stack.name}"
-    stack.invoke("backup", name, f"--to={tmp_path / 'sets'}")
-    [taken] = (tmp_path / "sets").glob("2*")
-    story.tell(stack.url, tmp_path, megabytes=1)
-    stack.invoke("restore", name, f"--backup={taken}", "--yes")
-    story.check(stack.url, told, tmp_path)
-    listed = stack.invoke("backups", f"--to={tmp_path / 'sets'}", "--verify").stdout
-    assert taken.name in listed
+    data_verbs.a_backup_restores_what_was_there(stack, tmp_path)
 
 
-def test_the_schema_of_a_stack_is_current(stack: StackUnderTest) -> None:
-    assert "the schema is current" in stack.invoke("migrate", f"--stack={stack.name}", "--check").stderr
+def test_a_backup_in_a_bucket_restores(
+    stack: StackUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if stack.name == "minio-postgres":
+        endpoint = f"http://127.0.0.1:{stack.settings['object_store_port']}"
+        data_verbs.a_backup_in_a_bucket_restores(stack, tmp_path, endpoint, monkeypatch)
+
+
+def test_an_interrupted_backup_leaves_none(stack: StackUnderTest, tmp_path: Path) -> None:
+    data_verbs.an_interrupted_backup_leaves_none(stack, tmp_path)
+
+
+def test_the_schema_is_current_and_migrate_changes_nothing(stack: StackUnderTest, tmp_path: Path) -> None:
+    data_verbs.the_schema_is_current_and_migrate_changes_nothing(stack, tmp_path)

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
 import urllib.request
-from typing import TYPE_CHECKING
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
+import mlflow
 import pytest
 
 from stacks.settings import PREFIX, ROOT
 from tests import story
+from tests.databases import content
+from tests.host.database import old
+from tests.host.database.test_old_databases import contained
 from tests.stack import StackUnderTest, free_port
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BLOCKS = re.findall(r"^```console\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 COMMANDS = [
     line.removeprefix("$ ") for block in BLOCKS for line in block.splitlines() if line.startswith("$ ")
 ]
-SET_UP, TEST, *VERBS = COMMANDS
+FIRST, LAST = (number for number, command in enumerate(COMMANDS) if "../moving" in command)
+MOVE = COMMANDS[FIRST : LAST + 1]
+SET_UP, TEST, *VERBS = COMMANDS[:FIRST] + COMMANDS[LAST + 1 :]
 
 # These are steps of `.ci/run`, each word for word.
 IN_CI = ("invoke lint", "invoke build --from-packages")
@@ -47,6 +54,21 @@ def environment(tmp_path: Path) -> dict[str, str]:
         f"{PREFIX}STATE_DIR": str(tmp_path / "state"),
         **{f"{PREFIX}{name.upper()}": str(free_port()) for name in ports},
     }
+
+
+def type_in(command: str, clone: Path, environment: dict[str, str]) -> None:
+    first, *words = shlex.split(command)
+    assert first == "invoke", f"the README types something else than invoke: {command}"
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", *words],
+        cwd=clone,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
 def test_the_first_command_ends_with_a_server_that_takes_a_run(
@@ -74,6 +96,55 @@ def test_the_test_command_is_the_one_that_ci_runs() -> None:
         assert f".venv/bin/{command}" in script
 
 
+@pytest.fixture
+def laptop(clone: Path) -> dict[str, Any]:
+    """What MLflow 2.9 wrote beside the checkout, `mlflow.db` and `mlruns/`; how its values read in a new place."""
+    script, values = old.script("2.9.2", "sqlite").decode(), json.dumps(old.expected("2.9.2", "sqlite"))
+    [place] = set(re.findall(r"/tmp/tmp\w+", script))  # noqa: S108 (where it was written)
+    here = clone.parent / "mlruns"
+    with closing(sqlite3.connect(here.with_name("mlflow.db"))) as database:
+        database.executescript(script.replace(f"{place}/mlruns", str(here)).replace(place, str(here)))
+    for run in json.loads(values)["runs"].values():
+        model = Path(run["artifact_uri"].replace(f"file://{place}", str(here))) / "model"
+        model.mkdir(parents=True)
+        (model / "weights").write_text(run["artifact_uri"])
+    for before in (f"{place}/mlruns", f"file://{place}", place):
+        values = values.replace(before, "mlflow-artifacts:")
+    moved: dict[str, Any] = json.loads(values)
+    moved["models"]["ranker"]["aliases"] = {
+        "champion": "2"
+    }  # a number in the database, text on its way to a client
+    return moved
+
+
+def test_three_commands_bring_mlflow_2_9_to_the_quickstart(
+    environment: dict[str, str], clone: Path, laptop: dict[str, Any], tmp_path: Path
+) -> None:
+    files = [tmp_path / "mlflow.db", *(tmp_path / "mlruns").rglob("weights")]
+    before = {path: path.read_bytes() for path in files}
+    stack = StackUnderTest(
+        "quickstart", "host", tmp_path / "state", {"port": environment[f"{PREFIX}PORT"]}, clone
+    )
+    assert len(MOVE) == 3
+    try:
+        for command in MOVE:
+            type_in(command, clone, environment)
+        assert contained(laptop, content.read(stack.url)) == []
+        for run, values in laptop["runs"].items():
+            path = mlflow.artifacts.download_artifacts(
+                f"runs:/{run}/model/weights", dst_path=str(tmp_path), tracking_uri=stack.url
+            )
+            assert Path(path).read_text().endswith(values["artifact_uri"].removeprefix("mlflow-artifacts:"))
+        mlflow.set_tracking_uri(stack.url)
+        mlflow.set_registry_uri(stack.url)
+        [model] = mlflow.artifacts.list_artifacts("models:/ranker@champion")
+        assert model.path == "weights"
+        assert story.some_run(stack.url).data.metrics == {"x": 1.0}
+    finally:
+        stack.down("--volumes", "--yes")
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_every_other_command_does_what_it_says(
     environment: dict[str, str], clone: Path, tmp_path: Path
 ) -> None:
@@ -82,18 +153,7 @@ def test_every_other_command_does_what_it_says(
         for command in ["invoke up", *VERBS]:
             if command in IN_CI:
                 continue
-            first, *words = shlex.split(command)
-            assert first == "invoke", f"the README types something else than invoke: {command}"
-            done = subprocess.run(
-                [sys.executable, "-m", "invoke", *words],
-                cwd=clone,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+            type_in(command, clone, environment)
             ran.append(command)
     finally:
         for stack in sorted(path.parent.name for path in (tmp_path / "state").glob("*/stack.json")):

@@ -43,21 +43,30 @@ def test_every_stack_renders_to_its_golden_file(stack: str, engine: str) -> None
         )
 
 
+@pytest.mark.parametrize(
+    "settings", [(), ("gateway=standalone", "cleanup_schedule=0 3 * * *"), ("object_store=rustfs",)]
+)
 @pytest.mark.parametrize("stack", catalogue.names())
-def test_every_container_gets_nothing_it_does_not_need(stack: str) -> None:
-    services = yaml.safe_load(render(deployment(stack), "compose")["compose.yaml"])["services"]
-    assert list(services) == list(deployment(stack).services)
+def test_every_container_gets_nothing_it_does_not_need(stack: str, settings: tuple[str, ...]) -> None:
+    limits = ("memory_limit=1500m", "pids_limit=300", "log_max_size=5m", "log_files=7")
+    subject = deployment(stack, *settings, *limits)
+    services = yaml.safe_load(render(subject, "compose")["compose.yaml"])["services"]
+    assert list(services) == list(subject.services)
     for name, service in services.items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["init"] is True, name
-        assert service["mem_limit"] in {"1g", "2g"}, name
-        assert service["pids_limit"] == 512, name
-        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}, name
-        assert service["labels"]["org.mlflow-stacks.stack"] == stack, name
+        assert service["mem_limit"] == "1500m", name
+        assert service["pids_limit"] == 300, name
+        assert service["logging"] == {
+            "driver": "json-file",
+            "options": {"max-size": "5m", "max-file": "7"},
+        }, name
+        labels = {"org.mlflow-stacks.project": subject.project, "org.mlflow-stacks.stack": stack}
+        assert service["labels"] == labels, name
         assert service["restart"] == ("no" if SERVICES[name].oneshot else "unless-stopped"), name
-        assert "container_name" not in service, name
+        assert not {"container_name", "privileged", "cap_add"} & service.keys(), name
 
 
 @pytest.mark.parametrize("stack", catalogue.names())
@@ -66,6 +75,25 @@ def test_nothing_is_published_beyond_loopback_unless_a_setting_says_so(stack: st
     published = [port for service in services.values() for port in service.get("ports", [])]
     assert published
     assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_rustfs_is_told_what_its_image_reads() -> None:
+    """Names and paths: docs.rustfs.com, installation/container/docker, and the image's entrypoint.sh."""
+    rendered = render(deployment("quickstart", "object_store=rustfs"), "compose")["compose.yaml"]
+    store = yaml.safe_load(rendered)["services"]["object-store"]
+    assert store["environment"] == {
+        "RUSTFS_VOLUMES": "/data",
+        "RUSTFS_ADDRESS": "0.0.0.0:9000",
+        "RUSTFS_CONSOLE_ENABLE": "false",
+        "RUSTFS_CHECK_UPDATE": "false",
+        "RUSTFS_OBS_LOG_DIRECTORY": "",
+        "RUSTFS_ACCESS_KEY_FILE": "/run/secrets/object-store-root-user",
+        "RUSTFS_SECRET_KEY_FILE": "/run/secrets/object-store-root-password",
+        "MLFLOW_STACKS_SECRETS_GENERATION": "0",
+    }
+    assert store["healthcheck"]["test"] == ["CMD", "curl", "-sf", "http://127.0.0.1:9000/health"]
+    assert "command" not in store
+    assert store["volumes"] == ["object-store-data:/data"]
 
 
 def test_a_setting_with_a_dollar_or_a_percent_sign_arrives_as_it_is() -> None:

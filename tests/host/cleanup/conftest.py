@@ -7,7 +7,8 @@ import io
 import itertools
 import json
 import shutil
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,7 @@ from tests.host.database import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from sqlalchemy import Engine
@@ -136,19 +138,12 @@ def s3_original(postgres: servers.Postgres, s3: dict[str, str]) -> World:
     return World(uri, destination, ids, made.read_all_live(uri, workspaces), workspaces, s3)
 
 
-@pytest.fixture
-def local_world(local_original: World, tmp_path: Path) -> World:
-    """Return a copy of the data set in SQLite and a local directory."""
-    original = local_original.uri.removeprefix("sqlite:///")
-    shutil.copy(original, tmp_path / "mlflow.db")
-    shutil.copytree(local_original.destination, tmp_path / "artifacts")
-    return World(
-        f"sqlite:///{tmp_path}/mlflow.db",
-        str(tmp_path / "artifacts"),
-        local_original.ids,
-        local_original.live,
-        [None],
-    )
+@contextmanager
+def local_copy(original: World, folder: Path) -> Iterator[World]:
+    """Copy the data set in SQLite and a local directory into a folder that is empty."""
+    shutil.copy(original.uri.removeprefix("sqlite:///"), folder / "mlflow.db")
+    shutil.copytree(original.destination, folder / "artifacts")
+    yield replace(original, uri=f"sqlite:///{folder}/mlflow.db", destination=str(folder / "artifacts"))
 
 
 def copy_objects(source: str, target: str) -> None:
@@ -164,23 +159,31 @@ def copy_objects(source: str, target: str) -> None:
         )
 
 
-@pytest.fixture
-def s3_world(s3_original: World, postgres: servers.Postgres) -> World:
-    """Return a copy of the data set in PostgreSQL and S3."""
+@contextmanager
+def s3_copy(original: World, postgres: servers.Postgres) -> Iterator[World]:
+    """Copy the data set in PostgreSQL and S3."""
     name = f"copy{next(_numbers)}"
     # MLflow's stores in this process keep connections open
     postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'original'")
     postgres.sql(f'CREATE DATABASE "{name}" TEMPLATE original')
     destination = f"s3://bucket/{name}"
-    copy_objects(s3_original.destination, destination)
-    return World(
-        postgres.uri(name),
-        destination,
-        s3_original.ids,
-        s3_original.live,
-        s3_original.workspaces,
-        s3_original.env,
-    )
+    copy_objects(original.destination, destination)
+    yield replace(original, uri=postgres.uri(name), destination=destination)
+    postgres.sql(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def local_world(local_original: World, tmp_path: Path) -> Iterator[World]:
+    """Return a copy of the data set in SQLite and a local directory."""
+    with local_copy(local_original, tmp_path) as world:
+        yield world
+
+
+@pytest.fixture
+def s3_world(s3_original: World, postgres: servers.Postgres) -> Iterator[World]:
+    """Return a copy of the data set in PostgreSQL and S3."""
+    with s3_copy(s3_original, postgres) as world:
+        yield world
 
 
 @pytest.fixture(params=["sqlite-local", "postgresql-s3"])
@@ -189,6 +192,22 @@ def world(request: pytest.FixtureRequest) -> World:
     name = "local_world" if request.param == "sqlite-local" else "s3_world"
     found: World = request.getfixturevalue(name)
     return found
+
+
+@pytest.fixture(params=["sqlite-local", "postgresql-s3"])
+def fresh_worlds(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Callable[[], AbstractContextManager[World]]:
+    """Ask for a copy of the same data set as often as you like."""
+    if request.param == "postgresql-s3":
+        return lambda: s3_copy(request.getfixturevalue("s3_original"), request.getfixturevalue("postgres"))
+
+    def local() -> AbstractContextManager[World]:
+        folder = tmp_path / str(next(_numbers))
+        folder.mkdir()
+        return local_copy(request.getfixturevalue("local_original"), folder)
+
+    return local
 
 
 @pytest.fixture

@@ -182,7 +182,9 @@ class Builder:
     def register(self, name: str, source: str, run: str, model: str | None = None) -> None:
         """Register a model version with an alias and a tag."""
         self.client.create_registered_model(name)
-        version = self.client.create_model_version(name, source, run, model_id=model).version
+        version = self.client.create_model_version(
+            name, source, run, model_id=model, await_creation_for=0
+        ).version
         self.client.set_registered_model_alias(name, "champion", version)
         self.client.set_model_version_tag(name, version, "checked", "yes")
 

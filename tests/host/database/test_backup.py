@@ -259,6 +259,7 @@ def test_what_the_restore_does_not_know_is_left(
         "objects": 20,
         "bytes": one.manifest["artifacts"]["bytes"],
         "written": 2,
+        "moved": 0,
         "left": 1,
     }
     assert content(artifacts) == {**wanted, "1/new.txt": b"new"}
