@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,7 +51,7 @@ def command(
 def on_a_terminal(argv: list[str], columns: int) -> str:
     """Run a program whose standard error is a terminal; returns what it wrote there."""
     ours, theirs = pty.openpty()
-    pty.fcntl.ioctl(theirs, pty.tty.TIOCSWINSZ, columns.to_bytes(4, sys.byteorder) * 2)  # type: ignore[attr-defined]
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     written: list[bytes] = []
 
     def read() -> None:
@@ -71,10 +74,30 @@ def on_a_terminal(argv: list[str], columns: int) -> str:
 
 
 STEPS = (
-    r"pg_dump{bar} \d+/\d+ rows \(\d+ %\) [\d.]+ k?B\w* written",
+    r"pg_dump{bar} \d+/\d+ rows \(\d+ %\) [\d.]+ \w+ written",
     r"artifacts{bar} \d+/20 objects \(\d+ %\) [\d.]+ kB",
     r"verifying the backup{bar} [\d.]+ kB/[\d.]+ kB \(\d+ %\)",
     r"adding artifacts{bar} \d+/20 objects \(\d+ %\) [\d.]+ kB",
     r"pg_restore{bar} [\d.]+ kB/[\d.]+ kB \(\d+ %\) \d+/\d+ rows",
     r"pg_restore{bar} [\d.]+ kB/[\d.]+ kB \(100 %\) building indexes and counting rows",
 )
+
+
+def test_a_terminal_shows_a_bar_with_bytes_and_rows_done_and_to_do(command: list[str]) -> None:
+    written = on_a_terminal(command, 100)
+    for step in STEPS:
+        line = step.replace("{bar}", r" \[#* *\]")
+        assert re.search(rf"\r\x1b\[K{line}", written), f"{line} is not in\n{written}"
+
+
+def test_a_line_does_not_wrap_on_a_narrow_terminal(command: list[str]) -> None:
+    moving = re.findall(r"\r\x1b\[K([\w ]+ \[[^\r\n]*)", on_a_terminal(command, 40))
+    assert any(line.startswith("pg_restore [") for line in moving)
+    assert max(map(len, moving)) < 40
+
+
+def test_elsewhere_there_are_plain_lines(command: list[str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for step in STEPS:
+        assert re.search(rf"^{step.replace('{bar}', ':')}", done.stderr, re.MULTILINE), done.stderr
+    assert "\x1b" not in done.stderr
