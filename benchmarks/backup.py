@@ -148,8 +148,6 @@ def run(rows: int = 2_000_000, objects: int = 10_000, size: int = 20_000, rounds
     """
     with servers.postgres() as server, tempfile.TemporaryDirectory(prefix="mlflow-stacks-bench-") as name:
         folder = Path(name)
-        server.sql("ALTER SYSTEM SET autovacuum = off")
-        server.sql("SELECT pg_reload_conf()")
         few, many = make_database(server, "few", rows // 10), make_database(server, "bench", rows)
         copy = server.create("copy")
         make_artifacts(folder / "artifacts", objects, size)

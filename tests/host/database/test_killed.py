@@ -68,17 +68,6 @@ def wait_for_orphans(uri: str) -> None:
             time.sleep(0.1)
 
 
-@pytest.fixture
-def dump(postgres: Postgres) -> Callable[[str], bytes]:
-    def everything(uri: str) -> bytes:
-        if uri.startswith("postgresql"):
-            return postgres.dump(uri.rpartition("/")[2])
-        with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection:
-            return "\n".join(connection.iterdump()).encode()
-
-    return everything
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_migration_changes_nothing(
     kind: str, old_database: Callable[[str, str], str], dump: Callable[[str], bytes], tmp_path: Path

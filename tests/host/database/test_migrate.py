@@ -23,23 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from database.revision import Step
-    from tests.host.database.servers import Postgres
 
 KINDS = ["sqlite", "postgresql"]
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def dump(postgres: Postgres) -> Callable[[str], bytes]:
-    """Return everything a database holds: pg_dump, or SQLite's statements."""
-
-    def everything(uri: str) -> bytes:
-        if uri.startswith("postgresql"):
-            return postgres.dump(uri.rpartition("/")[2])
-        with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection:
-            return "\n".join(connection.iterdump()).encode()
-
-    return everything
 
 
 def command_line(*words: str) -> subprocess.CompletedProcess[str]:
