@@ -67,3 +67,8 @@ def test_a_set_belongs_to_whoever_made_it(
     maintenance.restore({"backup": str(one), "yes": True}, stack=stack.name, backend_store_uri="")
     story.check(stack.url, told, tmp_path)
     story.tell(stack.url, tmp_path, megabytes=1)
+
+
+@pytest.mark.parametrize("stack", ["quickstart"], indirect=True)
+def test_a_schedule_cleans_up_and_logs_what_it_did(stack: StackUnderTest) -> None:
+    data_verbs.a_schedule_cleans_up_and_logs_what_it_did(stack)
