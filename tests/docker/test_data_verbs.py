@@ -80,6 +80,11 @@ def test_a_set_belongs_to_whoever_made_it(
     story.tell(stack.url, tmp_path, megabytes=1)
 
 
+@pytest.mark.parametrize("stack", ["quickstart"], indirect=True)
+def test_a_schedule_cleans_up_and_logs_what_it_did(stack: StackUnderTest) -> None:
+    data_verbs.a_schedule_cleans_up_and_logs_what_it_did(stack)
+
+
 @pytest.mark.parametrize("stack", ["local", "minio-postgres"], indirect=True)
 def test_what_mlflow_2_9_wrote_on_a_laptop_moves_in(stack: StackUnderTest, tmp_path: Path) -> None:
     """Last, for it takes the place of what is there; `tests/host/test_readme.py` tells it of the quickstart."""

@@ -52,3 +52,8 @@ def test_an_interrupted_backup_leaves_none(stack: StackUnderTest, tmp_path: Path
 @pytest.mark.parametrize("stack", ["local", "quickstart"], indirect=True)
 def test_the_schema_is_current_and_migrate_changes_nothing(stack: StackUnderTest, tmp_path: Path) -> None:
     data_verbs.the_schema_is_current_and_migrate_changes_nothing(stack, tmp_path)
+
+
+@pytest.mark.parametrize("stack", ["quickstart"], indirect=True)
+def test_a_schedule_cleans_up_and_logs_what_it_did(stack: StackUnderTest) -> None:
+    data_verbs.a_schedule_cleans_up_and_logs_what_it_did(stack)
