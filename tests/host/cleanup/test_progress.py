@@ -65,7 +65,7 @@ def test_elsewhere_there_are_plain_lines(
 ) -> None:
     """One every few seconds, here of a clock that is ours."""
     clock = iter(range(0, 1000, 6))
-    monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("cleanup.display.time.monotonic", lambda: next(clock))
     engine = connect(local_world.uri)
     found = plan(engine, local_world.destination, Filters(only=("runs",)), count=False)
     engine.dispose()
