@@ -1,4 +1,4 @@
-"""``python -m database prepare|migrate|backup|restore|backups``: the backend store's verbs."""
+"""``python -m database prepare|inspect|migrate|backup|restore|backups``: the backend store's verbs."""
 
 from __future__ import annotations
 
@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         parents=[answer, store, tools, place, sure],
         help="bring the schema to the head",
     )
+    migrate.add_argument(
+        "--backup", type=Path, metavar="SET", help="of the database as it is now; no other is taken then"
+    )
     migrate.add_argument("--check", action="store_true", help="only report; exit 0 when current, else 1")
     backup = verbs.add_parser(
         "backup", parents=[answer, store, tools, place, files], help="database, artifacts and keys as one set"
@@ -85,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a key file; repeatable",
     )
     backup.add_argument("--keep", type=int, default=DEFAULT_KEEP, metavar="N", help="sets to keep (7)")
+    verbs.add_parser(
+        "inspect",
+        parents=[store],
+        help="schema, revisions that this MLflow knows, rows of each table, as JSON",
+    )
+    backup.add_argument("--purpose", default="backup", metavar="WORD", help="for the manifest (backup)")
     restore = verbs.add_parser(
         "restore", parents=[answer, store, tools, files, sure], help="verify a set, then put it back"
     )
@@ -100,6 +109,9 @@ def _parser() -> argparse.ArgumentParser:
         help="how rows shall name artifacts that have moved: mlflow-artifacts:/ where a server serves them",
     )
     restore.add_argument("--keys-to", type=Path, metavar="FOLDER", help="where the set's key files go")
+    restore.add_argument(
+        "--migrate", action="store_true", help="then bring a schema that is behind to that of this MLflow"
+    )
     backups = verbs.add_parser("backups", parents=[answer, place], help="the sets there are")
     backups.add_argument("--verify", action="store_true", help="read every byte of every set")
     return parser
@@ -123,6 +135,13 @@ def _prepare(arguments: argparse.Namespace) -> int:
         server_wait=arguments.server_wait,
     )
     _answer(arguments, schema.as_json(), f"the schema is {schema.state}: {schema.detail}")
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from database.inspection import inspect
+
+    emit_json(inspect(_uri(arguments)))
     return 0
 
 
@@ -152,12 +171,18 @@ def _migrate(arguments: argparse.Namespace) -> int:
     if schema.state == "behind":
         for one in plan.users:
             note(f"  in use by  {one}")
-        note(f"  a backup goes to {to} first")
+        note(f"  its backup: {arguments.backup}" if arguments.backup else f"  a backup goes to {to} first")
         if not confirm("Migrate this database?", yes=arguments.yes):
             if arguments.json:
                 emit_json(plan.as_json())
             return 1
-    result = migrate.migrate(uri, to, wait_seconds=arguments.wait or 0, pg_command=arguments.pg_command)
+    result = migrate.migrate(
+        uri,
+        to,
+        wait_seconds=arguments.wait or 0,
+        pg_command=arguments.pg_command,
+        backup=arguments.backup,
+    )
     done = f"the schema is {result.after.state} at revision {result.after.revision}"
     if result.backup:
         done += f"\n  the database as it was before: invoke restore --backup={result.backup.path}"
@@ -180,6 +205,7 @@ def _backup(arguments: argparse.Namespace) -> int:
             keep=arguments.keep,
             wait_seconds=arguments.wait or 0,
             pg_command=arguments.pg_command,
+            purpose=arguments.purpose,
         )
     done = f"backed up to {one.where}\n  {one.line()}\n  to put it back: invoke restore --backup={one.where}"
     _answer(arguments, one.as_json(), done)
@@ -202,10 +228,13 @@ def _restore(arguments: argparse.Namespace) -> int:
             destination=destination,
             artifact_root=arguments.artifact_root,
             keys_to=arguments.keys_to,
+            to_head=arguments.migrate,
             wait_seconds=arguments.wait or 0,
             pg_command=arguments.pg_command,
         )
     done = f"restored {result.rows} rows; the schema is {result.schema.state}: {result.schema.detail}"
+    if result.artifacts and (moved := result.artifacts["moved"]):
+        done += f"\n  {moved} locations in it now name the place where the artifacts are"
     if result.schema.state == "behind":
         done += "\n  before a server starts: invoke migrate"
     _answer(arguments, result.as_json(), done)
@@ -246,6 +275,7 @@ def _answer(arguments: argparse.Namespace, value: dict[str, Any], text: str) -> 
 
 _VERBS = {
     "prepare": _prepare,
+    "inspect": _inspect,
     "migrate": _migrate,
     "backup": _backup,
     "restore": _restore,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import time
@@ -39,6 +38,7 @@ def back_up(
     keep: int | None = DEFAULT_KEEP,
     wait_seconds: float = 0,
     pg_command: str | None = None,
+    purpose: str = "backup",
 ) -> sets.BackupSet:
     """Write one set: the database first, then the artifacts, then the keys, then the manifest.
 
@@ -53,6 +53,7 @@ def back_up(
         keep: how many sets of this database to keep, None for all.
         wait_seconds: how long to wait for another process that holds the maintenance lock.
         pg_command: see `database.postgresql.find_programs`.
+        purpose: one word for the manifest.
 
     Raises:
         UserError: anything a user can mend; then no set was added and none was removed.
@@ -61,7 +62,7 @@ def back_up(
     try:
         with maintenance_lock(engine, "backup", wait_seconds):
             return write_set(
-                engine, to, "backup", destination=destination, keys=keys, keep=keep, pg_command=pg_command
+                engine, to, purpose, destination=destination, keys=keys, keep=keep, pg_command=pg_command
             )
     finally:
         engine.dispose()
@@ -85,7 +86,7 @@ def write_set(
     begun = time.monotonic()
     place = Folder(to) if isinstance(to, Path) else to
     with place.lock(purpose):
-        earlier = [one for one in place.sets()[0] if one.database["source"] == _source(engine)]
+        earlier = [one for one in place.sets()[0] if one.database["source"] == sets.source_of(engine)]
         with place.draft() as folder:
             database = _database_part(engine, folder, earlier[-1] if earlier else None, pg_command, source)
             artifacts = None
@@ -105,15 +106,8 @@ def write_set(
             }
             done = place.finish(folder, manifest)
         if keep is not None:
-            place.prune(_source(engine), keep)
+            place.prune(sets.source_of(engine), keep)
     return done
-
-
-def _source(engine: Engine) -> str:
-    """What a manifest calls the database; inside containers, those of all stacks have the same address."""
-    shown = engine.url.render_as_string(hide_password=True)
-    project = os.environ.get("MLFLOW_STACKS_PROJECT")
-    return f"{shown} ({project})" if project else shown
 
 
 def _database_part(
@@ -123,7 +117,7 @@ def _database_part(
     pg_command: str | None,
     source: sqlite3.Connection | None,
 ) -> dict[str, Any]:
-    part: dict[str, Any] = {"kind": engine.url.get_backend_name(), "source": _source(engine)}
+    part: dict[str, Any] = {"kind": engine.url.get_backend_name(), "source": sets.source_of(engine)}
     path = sqlite_path(engine.url)
     if path is None:
         return {

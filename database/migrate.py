@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from console import UserError, note
-from database import postgresql, sqlite
+from database import postgresql, sets, sqlite
 from database.backup import write_set
 from database.connection import connect, redact, sqlite_path
 from database.files import require_room
@@ -16,7 +16,7 @@ from database.lock import maintenance_lock
 from database.progress import Progress
 from database.restore import load_set
 from database.revision import Schema, Step, refusal
-from database.schema import read_schema, run_migration
+from database.schema import KEPT, read_schema, run_migration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,18 +29,6 @@ if TYPE_CHECKING:
 
 LOCK_TIMEOUT = (
     30_000  # milliseconds that one statement of a migration waits for another session's transaction
-)
-
-# No migration may lose rows of these: what users logged.
-_KEPT = (
-    "experiments",
-    "runs",
-    "metrics",
-    "latest_metrics",
-    "params",
-    "tags",
-    "registered_models",
-    "model_versions",
 )
 
 
@@ -102,6 +90,7 @@ def migrate(
     wait_seconds: float = 0,
     pg_command: str | None = None,
     on_step: OnStep | None = None,
+    backup: Path | None = None,
 ) -> Result:
     """Migrate a database whose schema is behind (or empty) to the head.
 
@@ -114,28 +103,30 @@ def migrate(
         wait_seconds: how long to wait for another process that holds the maintenance lock.
         pg_command: see `database.postgresql.find_programs`.
         on_step: called before each revision, as in `run_migration`.
+        backup: a set of this database as it is now, which nobody writes to; no other is written then.
 
     Raises:
         UserError: the schema is ahead or unknown, or the migration failed; then the database is as it was.
     """
     begun = time.monotonic()
+    taken = sets.open_set(backup) if backup else None
     engine = connect(uri, foreign_keys=False, lock_timeout=LOCK_TIMEOUT)
     try:
         with maintenance_lock(engine, "migrate", wait_seconds) as lock:
             before = read_schema(engine)
             if before.state in {"ahead", "unknown"}:
                 raise refusal(before, redact(uri))
-            backup = None
+            done = None
             if before.state == "empty":
                 run_migration(engine, _steps(lock, _Counter(), on_step))
             elif before.state == "behind":
                 path = sqlite_path(engine.url)
                 if path is None:
-                    backup = _migrate_postgresql(engine, to, lock, pg_command, on_step)
+                    done = _migrate_postgresql(engine, to, lock, pg_command, on_step, taken)
                 else:
                     engine.dispose()  # our own connections would be in the way, too
-                    backup = _migrate_sqlite(engine, path, to, lock, on_step)
-            return Result(before, read_schema(engine), backup, round(time.monotonic() - begun, 1))
+                    done = _migrate_sqlite(engine, path, to, lock, on_step, taken)
+            return Result(before, read_schema(engine), done, round(time.monotonic() - begun, 1))
     finally:
         engine.dispose()
 
@@ -178,18 +169,34 @@ def _failed(error: Exception, counter: _Counter, backup: BackupSet, outcome: str
 def _verify(before: dict[str, int], after: dict[str, int], schema: Schema) -> None:
     if schema.state != "current":
         raise UserError(f"the schema is {schema.state} afterwards: {schema.detail}")
-    for table in _KEPT:
+    for table in KEPT:
         if after.get(table, 0) < before.get(table, 0):
             raise UserError(
                 f"table {table} had {before[table]} rows and has {after.get(table, 0)} afterwards"
             )
 
 
+def _checked(taken: BackupSet, rows: dict[str, int]) -> BackupSet:
+    """A set that stands in for a new one: it has what the database has."""
+    if taken.database["rows"] != rows:
+        raise UserError(f"the backup {taken.path} is not of the database as it is now", "take a new one")
+    return taken
+
+
 def _migrate_postgresql(
-    engine: Engine, to: Path, lock: Lock, pg_command: str | None, on_step: OnStep | None
+    engine: Engine,
+    to: Path,
+    lock: Lock,
+    pg_command: str | None,
+    on_step: OnStep | None,
+    taken: BackupSet | None,
 ) -> BackupSet:
-    backup = write_set(engine, to, "before-migrate", pg_command=pg_command)
-    note(f"backed up to {backup.path}")
+    if taken:
+        with engine.connect() as connection:
+            backup = _checked(taken, postgresql.count_rows(connection))
+    else:
+        backup = write_set(engine, to, "before-migrate", pg_command=pg_command)
+        note(f"backed up to {backup.path}")
     revision = backup.database["revision"]
     counter = _Counter()
     try:
@@ -211,13 +218,18 @@ def _migrate_postgresql(
     return backup
 
 
-def _migrate_sqlite(engine: Engine, path: Path, to: Path, lock: Lock, on_step: OnStep | None) -> BackupSet:
+def _migrate_sqlite(
+    engine: Engine, path: Path, to: Path, lock: Lock, on_step: OnStep | None, taken: BackupSet | None
+) -> BackupSet:
     work = path.with_name(f"{path.name}.migrating")
     counter = _Counter()
     with sqlite.exclusive(path) as database:
         require_room(path.parent, 2 * path.stat().st_size, "a migrated copy of the database")
-        backup = write_set(engine, to, "before-migrate", source=database)
-        note(f"backed up to {backup.path}")
+        if taken:
+            backup = _checked(taken, sqlite.count_rows(database))
+        else:
+            backup = write_set(engine, to, "before-migrate", source=database)
+            note(f"backed up to {backup.path}")
         try:
             _remove(work)  # of a migration that was killed
             sqlite.copy(database, work, "copying the database")

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console import UserError
+from console import UserError, note
 from database import postgresql, sets, sqlite
 from database.connection import connect, redact, sqlite_path
 from database.files import require_room, sha256
+from database.inspection import count_rows
 from database.locations import move
 from database.lock import maintenance_lock
 from database.progress import size
 from database.revision import revisions
-from database.schema import read_schema, run_migration
+from database.schema import KEPT, read_schema, run_migration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,6 +124,7 @@ def restore(
     destination: str | None = None,
     artifact_root: str | None = None,
     keys_to: Path | None = None,
+    to_head: bool = False,
     wait_seconds: float = 0,
     pg_command: str | None = None,
 ) -> Result:
@@ -139,6 +141,7 @@ def restore(
         artifact_root: how rows shall name a destination that is another one than the set's: ``mlflow-artifacts:/``
             where a server serves it; None for its own address.
         keys_to: where to put the set's key files; None leaves them in the set.
+        to_head: migrate a schema that is behind; the set is its backup.
         wait_seconds: how long to wait for another process that holds the maintenance lock.
         pg_command: see `database.postgresql.find_programs`.
 
@@ -148,6 +151,8 @@ def restore(
     begun = time.monotonic()
     one = _opened(backup)
     _check_pair(uri, one)
+    if to_head:
+        _check_known(one)
     engine = connect(uri, create=True)
     try:
         with maintenance_lock(engine, "restore", wait_seconds) as lock:
@@ -159,14 +164,14 @@ def restore(
                 objects = Restore(destination, one)
                 objects.add_missing()
                 lock.check()
-                expected = load_set(engine, one, pg_command=pg_command)
+                expected = load_set(engine, one, pg_command=pg_command, to_head=to_head)
                 if objects.source != one.artifacts["source"]:
                     old = one.artifacts.get("roots", [one.artifacts["source"]])
                     objects.moved = move(engine, old, artifact_root or objects.source)
                 artifacts = objects.replace_different()
                 warn_outside(engine, destination, "are named by the database and were not restored")
             else:
-                expected = load_set(engine, one, pg_command=pg_command)
+                expected = load_set(engine, one, pg_command=pg_command, to_head=to_head)
             keys = _restore_keys(one, keys_to) if keys_to else []
             rows = sum(_recount(engine, expected).values())
             return Result(one, read_schema(engine), rows, artifacts, keys, round(time.monotonic() - begun, 1))
@@ -174,8 +179,12 @@ def restore(
         engine.dispose()
 
 
-def load_set(engine: Engine, one: BackupSet, *, pg_command: str | None = None) -> dict[str, int]:
+def load_set(
+    engine: Engine, one: BackupSet, *, pg_command: str | None = None, to_head: bool = False
+) -> dict[str, int]:
     """Replace the database's content by that of a verified set, in one transaction.
+
+    With `to_head` its schema is then that of the installed MLflow: PostgreSQL in a second transaction.
 
     Returns:
         The number of rows that each table has got.
@@ -188,8 +197,13 @@ def load_set(engine: Engine, one: BackupSet, *, pg_command: str | None = None) -
     path = sqlite_path(engine.url)
     if path is not None:
         engine.dispose()
-        _load_sqlite(path, one, source)
-        return rows
+        if not to_head:
+            _load_sqlite(path, one, source)
+            return rows
+        with _at_head(one, source) as current:
+            _load_sqlite(path, one, current)
+            with closing(sqlite.open_database(current)) as copied:
+                return sqlite.count_rows(copied)
     if one.database["kind"] == "sqlite":
         return _load_sqlite_into_postgresql(engine, one, source)
     with engine.connect() as connection:
@@ -204,7 +218,23 @@ def load_set(engine: Engine, one: BackupSet, *, pg_command: str | None = None) -
     stored = one.database.get("identity")
     programs = postgresql.find_programs(version, pg_command)
     postgresql.load(engine, programs, source, rows, owners=stored == here)
+    if to_head and read_schema(engine).state == "behind":
+        return _migrated(engine, one, rows)
     return rows
+
+
+def _migrated(engine: Engine, one: BackupSet, rows: dict[str, int]) -> dict[str, int]:
+    """Migrate what was loaded; returns the rows that each table must have that users logged to."""
+    note("migrating the schema")
+    try:
+        run_migration(engine, lambda _done, _total, _step: None)
+    except Exception as error:  # a migration may raise anything
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"the backup is restored, but its schema cannot be migrated: {redact(reason[0])}",
+            f"it is of MLflow {one.manifest['mlflow_version']}, which goes on with it as it is",
+        ) from None
+    return {table: rows[table] for table in KEPT if table in rows}
 
 
 def _load_sqlite(path: Path, one: BackupSet, source: Path) -> None:
@@ -216,16 +246,21 @@ def _load_sqlite(path: Path, one: BackupSet, source: Path) -> None:
         raise UserError(f"cannot restore to {path}: {error}", "the database is as it was") from None
 
 
-@contextmanager
-def _at_head(one: BackupSet, source: Path) -> Iterator[Path]:
-    """Give a SQLite copy of a set's database whose schema is at the head of the installed MLflow."""
+def _check_known(one: BackupSet) -> list[str]:
+    """Return the revisions of the installed MLflow, the newest last; the set's is among them."""
     known = [step.revision for step in revisions()]
     if one.database["revision"] not in known:
         raise UserError(
             f"the backup is of MLflow {one.manifest['mlflow_version']}; this one does not know its schema",
             f"use MLflow {one.manifest['mlflow_version']} or later",
         )
-    if one.database["revision"] == known[-1]:
+    return known
+
+
+@contextmanager
+def _at_head(one: BackupSet, source: Path) -> Iterator[Path]:
+    """Give a SQLite copy of a set's database whose schema is at the head of the installed MLflow."""
+    if one.database["revision"] == _check_known(one)[-1]:
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="mlflow-stacks-") as folder:
@@ -255,13 +290,7 @@ def _recount(engine: Engine, expected: dict[str, int]) -> dict[str, int]:
     Raises:
         UserError: a table lacks rows. (More is fine: a server may be writing already.)
     """
-    path = sqlite_path(engine.url)
-    if path is not None:
-        with closing(sqlite.open_database(path)) as database:
-            rows = sqlite.count_rows(database)
-    else:
-        with engine.connect() as connection:
-            rows = postgresql.count_rows(connection)
+    rows = count_rows(engine)
     for table, number in expected.items():
         if rows.get(table, 0) < number:
             raise UserError(f"after the restore, table {table} has {rows.get(table, 0)} of {number} rows")

@@ -23,6 +23,19 @@ if TYPE_CHECKING:
     OnStep = Callable[[int, int, Step], None]
 
 
+# No migration may lose rows of these: what users logged.
+KEPT = (
+    "experiments",
+    "runs",
+    "metrics",
+    "latest_metrics",
+    "params",
+    "tags",
+    "registered_models",
+    "model_versions",
+)
+
+
 def read_schema(engine: Engine) -> Schema:
     """Tell the state of the schema of one database."""
     with engine.connect() as connection:

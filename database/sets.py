@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections import deque
@@ -30,6 +31,8 @@ from database.progress import progress, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from sqlalchemy import Engine
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -111,6 +114,13 @@ class BackupSet:
             f"{self.path.name}  {self.manifest['purpose']}: MLflow {self.manifest['mlflow_version']},"
             f" {database['kind']}, {rows} rows of {size(database['bytes'])}{objects}"
         )
+
+
+def source_of(engine: Engine) -> str:
+    """Return what a manifest calls a database; inside containers, those of all stacks have the same address."""
+    shown = engine.url.render_as_string(hide_password=True)
+    project = os.environ.get("MLFLOW_STACKS_PROJECT")
+    return f"{shown} ({project})" if project else shown
 
 
 def _checksum(manifest: dict[str, Any]) -> str:
@@ -276,7 +286,7 @@ def verify(one: BackupSet) -> None:
                 _verify_part(one, f"artifacts/{entry.key}", path, entry.size, entry.sha256)
             return entry.size
 
-        for number in in_parallel(8 if one.fetch else 1, verify_artifact, entries(one)):
+        for number in in_parallel(8 if one.fetch else 2, verify_artifact, entries(one)):
             step.add(number)
 
 

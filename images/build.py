@@ -28,16 +28,17 @@ def names() -> list[str]:
     return catalogue.names()
 
 
-def reference(name: str) -> str:
+def reference(name: str, lock: Path | None = None) -> str:
     """The local tag of an image as this checkout describes it: ``mlflow-stacks/mlflow:3.17.2-<hash>``.
 
     Args:
         name: one of `names`.
+        lock: see `images.catalogue.image`.
 
     Raises:
         UserError: there is no such image.
     """
-    what = catalogue.image(name)
+    what = catalogue.image(name, lock)
     with tempfile.TemporaryDirectory(prefix="mlflow-stacks-context-") as folder:
         catalogue.assemble(what, Path(folder))
         return _tag(what, Path(folder))
@@ -47,12 +48,13 @@ def _tag(what: catalogue.Image, context: Path) -> str:
     return f"{catalogue.REPOSITORY}/{what.name}:{what.version}-{catalogue.content_hash(context)[:12]}"
 
 
-def find(name: str, *, official: bool = True) -> str | None:
+def find(name: str, *, official: bool = True, lock: Path | None = None) -> str | None:
     """The reference an image can be started under: the official one where it is here, else the built one.
 
     Args:
         name: one of `names`.
         official: False looks for the built one alone.
+        lock: see `images.catalogue.image`.
 
     Returns:
         A reference that is on this machine, or None; None too where no engine answers.
@@ -61,20 +63,21 @@ def find(name: str, *, official: bool = True) -> str | None:
         UserError: there is no such image.
     """
     published = catalogue.image(name).official
-    candidates = [*([published] if published and official else []), reference(name)]
+    candidates = [*([published] if published and official else []), reference(name, lock)]
     return next((candidate for candidate in candidates if engine.inspect(candidate)), None)
 
 
-def ensure(name: str) -> str:
+def ensure(name: str, lock: Path | None = None) -> str:
     """The reference of an image that is on this machine when this returns: found, fetched, or built.
 
     Args:
         name: one of `names`.
+        lock: see `images.catalogue.image`.
 
     Raises:
         UserError: no engine answers, or it is not here and no registry answers; the next command is in it.
     """
-    found = find(name)
+    found = find(name, lock=lock)
     if found:
         return found
     engine.require()
@@ -82,7 +85,7 @@ def ensure(name: str) -> str:
     if not official:
         # Bases made from packages are a sign that there is no registry to ask: the last build said so.
         base = catalogue.image(name).base
-        return build([name], from_packages=engine.inspect(packages.tag(base)) is not None)[name]
+        return build([name], from_packages=engine.inspect(packages.tag(base)) is not None, lock=lock)[name]
     _fetch(official)
     return official
 
@@ -107,6 +110,7 @@ def build(
     refresh: bool = False,
     push: str = "",
     platforms: Sequence[str] = (),
+    lock: Path | None = None,
 ) -> dict[str, str]:
     """Build images.
 
@@ -116,6 +120,7 @@ def build(
         refresh: make the bases anew even if they were made today.
         push: a registry, with a path if it needs one, that the images are tagged for and pushed to.
         platforms: for example ``linux/arm64``; other platforms than the machine's need Docker Buildx.
+        lock: see `images.catalogue.image`; for one image.
 
     Returns:
         The names to the references built; with `push`, those in that registry.
@@ -123,7 +128,7 @@ def build(
     Raises:
         UserError: an unknown name, no engine, no registry for a base, a failed build or push.
     """
-    chosen = [catalogue.image(name) for name in which] or [
+    chosen = [catalogue.image(name, lock) for name in which] or [
         what for what in map(catalogue.image, names()) if from_packages or not what.official
     ]
     engine.require()

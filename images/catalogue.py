@@ -46,6 +46,7 @@ class Image:
         official: the published image with the same contract, with its digest, or empty where there is none.
         sources: files and packages of this repository that it carries, relative to the root; one that is not
             there is left out.
+        lock: takes the place of the folder's own requirements.txt.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Image:
     version: str
     official: str = ""
     sources: tuple[str, ...] = ()
+    lock: Path | None = None
 
 
 @functools.cache
@@ -75,8 +77,12 @@ def fetched(name: str) -> str:
     return str(_table()["fetched"][name])
 
 
-def image(name: str) -> Image:
+def image(name: str, lock: Path | None = None) -> Image:
     """One image's settings.
+
+    Args:
+        name: one of `names`.
+        lock: a lock that takes the place of the folder's own, for another version.
 
     Raises:
         UserError: there is no such image.
@@ -93,18 +99,21 @@ def image(name: str) -> Image:
     return Image(
         name=name,
         base=Base(str(row["base"]), str(base.get("reference", "")), tuple(base["packages"])),
-        version=_version(str(row["version"])),
+        version=_version(str(row["version"]), lock),
         official=str(row.get("official", "")),
         sources=tuple(row.get("sources", ())),
+        lock=lock,
     )
 
 
-def _version(value: str) -> str:
+def _version(value: str, other: Path | None) -> str:
     """A version as it is written, or what a lock pins a package to (``package/folder/requirements.txt``)."""
     package, _, lock = value.partition("/")
     if not lock:
         return value
-    match = re.search(rf"^{re.escape(package)}==([^\s;\\]+)", (FOLDER / lock).read_text(), re.MULTILINE)
+    match = re.search(
+        rf"^{re.escape(package)}==([^\s;\\]+)", (other or FOLDER / lock).read_text(), re.MULTILINE
+    )
     if match is None:
         raise UserError(f"images/{lock} does not pin '{package}'", "renew it: python -m images.lock")
     return match[1]
@@ -119,6 +128,8 @@ def assemble(what: Image, folder: Path) -> None:
     """
     left_out = shutil.ignore_patterns(*_LEFT_OUT)
     shutil.copytree(FOLDER / what.name, folder, ignore=left_out, dirs_exist_ok=True)
+    if what.lock:
+        shutil.copyfile(what.lock, folder / "requirements.txt")
     if what.sources:
         (folder / "app").mkdir()
     for source in what.sources:

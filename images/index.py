@@ -42,6 +42,16 @@ class Index:
         """Whether an index listens on this machine's loopback, which only the host's network reaches."""
         return any(is_loopback(url) for url in (self.url, *self.extra))
 
+    def variables(self) -> dict[str, str]:
+        """The same for a uv that runs on this machine: its environment variables."""
+        found = {
+            "UV_DEFAULT_INDEX": self.url,
+            "UV_INDEX": " ".join(self.extra),
+            "UV_INSECURE_HOST": " ".join(self.trusted),
+            "SSL_CERT_FILE": str(self.certificates or ""),
+        }
+        return {"UV_INDEX_STRATEGY": "unsafe-best-match", **{k: v for k, v in found.items() if v}}
+
     def files(self) -> dict[str, bytes]:
         """The files of the build context's ``index/`` folder: name to content."""
         pip = ["[global]"]
@@ -71,27 +81,27 @@ def is_loopback(url: str) -> bool:
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
-def configured(environ: Mapping[str, str] = os.environ, home: Path | None = None) -> Index:
+def configured(
+    environ: Mapping[str, str] = os.environ, home: Path | None = None, *, local: bool = False
+) -> Index:
     """The index pip and uv on this machine would ask.
 
     Args:
         environ: the environment to read.
         home: the user's home folder, by default the real one.
+        local: for a program on this machine, which sees what lies on its disk.
     """
+    schemes = ("http://", "https://", *(("file://",) if local else ()))
     pip = _pip_settings(environ, home or Path.home())
     uv = _uv_settings(environ, home or Path.home())
     extra = [*uv["extra"], *pip.get("extra-index-url", "").split()]
     bundle = next((Path(name) for name in _bundles(environ, pip) if name and Path(name).is_file()), None)
     return Index(
-        url=next((url for url in (*uv["url"], pip.get("index-url", "")) if _is_remote(url)), ""),
-        extra=tuple(dict.fromkeys(url for url in extra if _is_remote(url))),
+        url=next((url for url in (*uv["url"], pip.get("index-url", "")) if url.startswith(schemes)), ""),
+        extra=tuple(dict.fromkeys(url for url in extra if url.startswith(schemes))),
         trusted=tuple(pip.get("trusted-host", "").split()),
         certificates=bundle,
     )
-
-
-def _is_remote(url: str) -> bool:
-    return url.startswith(("http://", "https://"))
 
 
 def _bundles(environ: Mapping[str, str], pip: Mapping[str, str]) -> list[str]:

@@ -49,7 +49,6 @@ def _create() -> App:
     with loading():  # here, for these read the environment and take seconds
         from mlflow.server.fastapi_app import app as mlflow_app
         from mlflow.server.handlers import _get_tracking_store, initialize_backend_stores
-        from mlflow.tracing.trace_rollup_service import validate_sql_trace_rollup_startup
         from mlflow.version import VERSION
 
     backend = os.environ["_MLFLOW_SERVER_FILE_STORE"]
@@ -58,7 +57,7 @@ def _create() -> App:
     initialize_backend_stores(
         backend, os.environ["_MLFLOW_SERVER_REGISTRY_STORE"], os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"]
     )
-    validate_sql_trace_rollup_startup(backend)
+    _check_trace_rollup(backend)
 
     prefix = os.environ.get("_MLFLOW_STATIC_PREFIX", "")
     store: Any = _get_tracking_store()
@@ -70,6 +69,15 @@ def _create() -> App:
         app = _with_missing_keys(app, Path(config), prefix)
     app = Readiness(app, lambda: store.search_experiments(max_results=1), VERSION, prefix=prefix)
     return BoundedExit(app)
+
+
+def _check_trace_rollup(backend: str) -> None:
+    """Have mlflow check its settings for traces that are kept as daily sums; older versions have none (to 3.15)."""
+    try:
+        from mlflow.tracing.trace_rollup_service import validate_sql_trace_rollup_startup
+    except ModuleNotFoundError:
+        return
+    validate_sql_trace_rollup_startup(backend)
 
 
 def _with_missing_keys(app: App, config: Path, prefix: str) -> App:

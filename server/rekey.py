@@ -14,7 +14,7 @@ import os
 import sys
 from pathlib import Path
 
-from sqlalchemy import column, select, table, update
+from sqlalchemy import column, inspect, select, table, update
 
 from console import note, user_errors
 from database.connection import connect
@@ -49,6 +49,8 @@ def rekey(uri: str, previous: str, current: str) -> int:
 
     changed = 0
     with connect(uri).begin() as connection:
+        if not inspect(connection).has_table(SECRETS.name):  # a schema of before the gateway
+            return 0
         for row in connection.execute(select(SECRETS).with_for_update()).all():
             if opened(row.wrapped_dek, new):
                 continue

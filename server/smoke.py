@@ -31,6 +31,8 @@ def smoke_test(url: str, old_run: str | None = None) -> dict[str, object]:
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ["MLFLOW_TRACKING_URI"] = url  # older clients look there for the server of an artifact
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

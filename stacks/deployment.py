@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from console import UserError
-from stacks import catalogue, settings
+from stacks import catalogue, settings, versions
 from stacks.services import SERVICES
 from stacks.settings import ROOT, Settings
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stacks.catalogue import Stack
 
 RECORD = "stack.json"
+JOURNAL = "upgrade.json"  # of an upgrade that has not ended (stacks.upgrade)
 ROTATION = Path("secrets/rotation")  # new secrets that are not everywhere in use yet (stacks.rotation)
 SYSTEM_STATE = Path("/var/lib/mlflow-stacks")
 
@@ -43,6 +44,7 @@ class Deployment:
         project: name that tells this stack of this checkout from every other on the machine.
         root: absolute path of the checkout (processes of the host engine import from it).
         python: the interpreter that the host engine runs.
+        mlflow_version: of the MLflow that this stack runs.
         images: image reference by image name (compose engine).
         given_secrets: secrets that the user gave through settings, by name of the secret.
         generation: how often the secrets were rotated; counts one that was begun.
@@ -56,6 +58,7 @@ class Deployment:
     project: str
     root: Path = ROOT
     python: str = sys.executable
+    mlflow_version: str = field(default_factory=versions.pinned)
     images: dict[str, str] | None = None
     given_secrets: dict[str, str] = field(default_factory=dict, repr=False)
     generation: int = 0
@@ -95,6 +98,13 @@ class Deployment:
         )
 
     @property
+    def mlflow_python(self) -> str:
+        """The interpreter that finds this stack's MLflow (host engine)."""
+        if self.mlflow_version == versions.installed():
+            return self.python
+        return str(versions.folder(self.state) / self.mlflow_version / "bin" / "python")
+
+    @property
     def postgres_data(self) -> Path:
         """PostgreSQL's cluster on the host engine; root's lies where the user that PostgreSQL runs as gets to it."""
         return SYSTEM_STATE / self.project / "postgres" if self.system else self.state / "data" / "postgres"
@@ -129,10 +139,13 @@ class Deployment:
             "engine": engine,
             "project": self.project,
             "generation": self.generation,
+            "mlflow_version": self.mlflow_version,
             "images": self.images or {},
             "secrets": sorted({*secrets, *self.record().get("secrets", [])}),
             "settings": self.settings.model_dump(
-                mode="json", exclude_defaults=True, exclude={"s3_access_key", "s3_secret_key"}
+                mode="json",
+                exclude_defaults=True,
+                exclude={"s3_access_key", "s3_secret_key", "mlflow_version"},
             ),
         }
         write_private(self.state / RECORD, json.dumps(record, indent=2) + "\n")
@@ -142,9 +155,15 @@ class Deployment:
         """Hold this stack's lock, so that two of us never change it at once; a killed holder leaves none.
 
         Raises:
-            UserError: somebody else holds it (says who and since when), or the directory cannot be written.
+            UserError: somebody else holds it (says who and since when), the directory cannot be written, or an upgrade
+                was cut off that `up` has to put back first.
         """
         make_private_dir(self.state)
+        if (self.state / JOURNAL).exists() and purpose not in {"up", "down", "upgrade"}:
+            raise UserError(
+                f"an upgrade of stack '{self.name}' was cut off",
+                f"put back what ran before it: invoke up --stack={self.name}",
+            )
         path = self.state / "lock"
         with path.open("a+") as file:
             try:
@@ -188,8 +207,12 @@ def open_deployment(
         given_secrets=given_secrets,
         system=os.geteuid() == 0,
     )
-    deployment = replace(deployment, generation=_generation(deployment))
-    if recorded and (known := deployment.record().get("settings")) is not None:
+    record = deployment.record()
+    version = str(record.get("mlflow_version", "")) or ("" if record else merged.mlflow_version)
+    deployment = replace(
+        deployment, generation=_generation(deployment), mlflow_version=version or versions.pinned()
+    )
+    if recorded and (known := record.get("settings")) is not None:
         last = settings.load({**stack.settings, **known}, surroundings=False)
         deployment = replace(deployment, settings=last)
     return deployment

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from console import UserError, note
 from stacks import engines
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from stacks.engines import Engine
 
+STORES = ("postgres", "object-store")
 PASSPHRASE = "gateway-passphrase"  # noqa: S105 (the secret's name)
 
 
@@ -41,7 +43,7 @@ def run(module: str, flags: dict[str, object], *, stack: str, backend_store_uri:
     if backend_store_uri:
         here([*argv, "--backend-store-uri", backend_store_uri])
     else:
-        _finish(engines.running(open_deployment(stack, recorded=True)).run(argv, {}))
+        _finish(_engine(stack).run(argv, {}))
 
 
 def migrate(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:
@@ -54,14 +56,14 @@ def migrate(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
     if backend_store_uri:
         run("database migrate", flags, stack=stack, backend_store_uri=backend_store_uri)
         return
-    deployment = open_deployment(stack, recorded=True)
-    engine = engines.running(deployment)
+    engine = _engine(stack)
+    deployment = engine.deployment
     if flags["check"]:
         _finish(engine.run(["-m", "database", "migrate", *_words({**flags, "to": ""})], {}))
         return
     if is_bucket(str(flags["to"])):  # what fails is put back from there at once
         raise UserError("migrate takes its backup to a folder", "give --to=FOLDER")
-    to = _folder_of_sets(str(flags["to"]))
+    to = folder_of_sets(str(flags["to"]))
     words = ["-m", "database", "migrate", *_words({**flags, "to": to})]
     with deployment.locked("migrate"), engine.without_server():
         code = engine.run(words, _named(engine), folders=[to])
@@ -78,17 +80,19 @@ def backup(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> N
     if backend_store_uri:
         run("database backup", flags, stack=stack, backend_store_uri=backend_store_uri)
         return
-    deployment = open_deployment(stack, recorded=True)
-    engine = engines.running(deployment)
+    _finish(back_up(_engine(stack), flags))
+
+
+def back_up(engine: Engine, flags: dict[str, object]) -> int:
+    """`backup` of the stack of an engine; returns the verb's exit code."""
     to = str(flags["to"])
-    key = engine.secret(PASSPHRASE) if "gateway-sync" in deployment.services else ""
+    key = engine.secret(PASSPHRASE) if "gateway-sync" in engine.deployment.services else ""
     with _exchange() as folder:
         variables = {**_named(engine), **_keys_of(to, folder)}
-        place = to if is_bucket(to) else _folder_of_sets(to)
+        place = to if is_bucket(to) else folder_of_sets(to)
         words = ["-m", "database", "backup", *_words({**flags, "to": place, "include": key})]
         folders = [folder, *([place] if isinstance(place, Path) else [])]
-        code = engine.run(words, variables, folders=folders)
-    _finish(code)
+        return engine.run(words, variables, folders=folders)
 
 
 def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:
@@ -104,23 +108,59 @@ def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
     if backend_store_uri:
         run("database restore", flags, stack=stack, backend_store_uri=backend_store_uri)
         return
-    deployment = open_deployment(stack, recorded=True)
-    engine = engines.running(deployment)
+    flags = {**flags, "migrate": True}  # a server will start
+    engine = _engine(stack)
     one = str(flags["backup"])
+    if not is_bucket(one):
+        one = str(_existing_set(one))
+    with engine.deployment.locked("restore"), engine.without_server():
+        code = put_back(engine, one, flags)
+    _finish(code)
+
+
+def put_back(engine: Engine, one: str, flags: dict[str, object]) -> int:
+    """`restore` of a set to the stack of an engine, whose server does not run; returns the verb's exit code."""
     with _exchange() as folder:
         variables, folders = _keys_of(one, folder), [folder]
         if not is_bucket(one):
-            folders.append(_existing_set(one))
-            one = str(folders[-1])
+            folders.append(Path(one))
         given = {**flags, "backup": one, "artifact_root": "mlflow-artifacts:/", "keys_to": folder}
-        with deployment.locked("restore"), engine.without_server():
-            code = engine.run(["-m", "database", "restore", *_words(given)], variables, folders=folders)
-            then = folder / PASSPHRASE
-            if code == 0 and "gateway-sync" in deployment.services and then.exists():
-                uri = Stores.of(deployment, engine.name).backend_store_uri
-                words = [uri, str(then), str(engine.secret(PASSPHRASE))]
-                code = engine.run(["-m", "server.rekey", *words], {}, folders=[folder])
-    _finish(code)
+        code = engine.run(["-m", "database", "restore", *_words(given)], variables, folders=folders)
+        then = folder / PASSPHRASE
+        if code == 0 and "gateway-sync" in engine.deployment.services and then.exists():
+            uri = Stores.of(engine.deployment, engine.name).backend_store_uri
+            words = [uri, str(then), str(engine.secret(PASSPHRASE))]
+            code = engine.run(["-m", "server.rekey", *words], {}, folders=[folder])
+        return code
+
+
+def inspect(engine: Engine) -> dict[str, Any]:
+    """What the MLflow of an engine makes of its stack's database (see `database.inspection.inspect`).
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        if engine.run(["-m", "database", "inspect"], _named(engine), output=output):
+            raise UserError("the database cannot be read; its reason stands above")
+        output.seek(0)
+        return dict(json.load(output))
+
+
+def _engine(stack: str) -> Engine:
+    """A stack's engine, with its stores up.
+
+    Raises:
+        UserError: the stack was never up, or a store does not run.
+    """
+    engine = engines.running(open_deployment(stack, recorded=True))
+    away = [one for one in engine.services() if one.name in STORES and one.state != "running"]
+    if away:
+        raise UserError(
+            f"the data of stack '{stack}' is out of reach: its service '{away[0].name}' is {away[0].state}",
+            f"start it: invoke up --stack={stack}",
+        )
+    return engine
 
 
 def is_bucket(address: str) -> bool:
@@ -160,7 +200,7 @@ def _existing_set(given: str) -> Path:
     return one
 
 
-def _folder_of_sets(given: str) -> Path:
+def folder_of_sets(given: str) -> Path:
     """The absolute path of an existing folder."""
     folder = Path(given).expanduser().absolute()
     try:
@@ -189,7 +229,7 @@ def usage(flags: dict[str, object], *, html: str, stack: str, backend_store_uri:
     if not html or backend_store_uri:
         run("cleanup.usage", {**flags, "html": html}, stack=stack, backend_store_uri=backend_store_uri)
         return
-    engine = engines.running(open_deployment(stack, recorded=True))
+    engine = _engine(stack)
     page = engine.capture(["-m", "cleanup.usage", "--html=-", *_words(flags)])
     try:
         Path(html).write_text(page, encoding="utf-8")
@@ -212,6 +252,6 @@ def _words(flags: dict[str, object]) -> Sequence[str]:
     given = {
         f"--{name.replace('_', '-')}": value
         for name, value in flags.items()
-        if value not in {"", False, None}
+        if value is not False and value not in {"", None}  # 0 is a value
     }
     return [name if value is True else f"{name}={value}" for name, value in given.items()]

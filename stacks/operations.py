@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from console import UserError, confirm, note
-from stacks import engines, gateway_files, rotation
-from stacks.deployment import open_deployment
+from stacks import engines, gateway_files, rotation, upgrade, versions
+from stacks.deployment import JOURNAL, open_deployment
 from stacks.engines.compose import with_references
 from stacks.render import render as render_files
 
@@ -37,6 +37,10 @@ def up(stack: str, *, engine: str, overrides: list[str], timeout: float) -> dict
     started = time.monotonic()
     deployment = gateway_files.check(open_deployment(stack, overrides))
     with deployment.locked("up"):
+        if (deployment.state / JOURNAL).exists():
+            upgrade.recover(stack, timeout=timeout)
+            deployment = gateway_files.check(open_deployment(stack, overrides))
+        versions.settle(deployment)
         chosen = engines.choose(deployment, engine)
         ran_before = any(status.state == "running" for status in chosen.services())
         try:
@@ -123,6 +127,7 @@ def logs(stack: str, *, service: str | None, follow: bool, tail: int) -> None:
 def render(stack: str, *, engine: str, overrides: list[str], output: Path | None) -> dict[str, str]:
     """The files that `up` would write; written to `output` when it is given, and nothing is started."""
     deployment = open_deployment(stack, overrides)
+    versions.settle(deployment)
     name = engines.choose(deployment, engine).name if engine == "auto" else engine
     files = render_files(with_references(deployment), name)
     if output:

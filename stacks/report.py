@@ -46,6 +46,19 @@ def rotated(answer: dict[str, Any] | None, *, as_json: bool) -> None:
         note(f"new in stack '{answer['stack']}' after {answer['seconds']} s: {', '.join(answer['rotated'])}")
 
 
+def upgraded(answer: dict[str, Any] | None, *, as_json: bool) -> None:
+    """Which version runs now; nothing after a no."""
+    if answer and as_json:
+        emit_json(answer)
+    elif answer and answer["changed"]:
+        note(
+            f"stack '{answer['stack']}' runs MLflow {answer['to']} after {answer['seconds']} s, "
+            f"{answer['away']} s of them away"
+        )
+        if answer["backup"]:
+            note(f"  as it was before: {answer['backup']}")
+
+
 def status(answer: dict[str, Any], *, as_json: bool) -> None:
     """How each service is, and what the data takes."""
     if as_json:

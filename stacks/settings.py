@@ -44,6 +44,7 @@ class Settings(BaseModel):
     x_frame_options: Literal["SAMEORIGIN", "DENY", "NONE"] = "SAMEORIGIN"
 
     # The tracking server
+    mlflow_version: str = ""
     workers: Annotated[int, Field(ge=0, le=64)] = 1
     job_execution: bool = False
     expose_prometheus: bool = False

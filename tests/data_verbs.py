@@ -18,6 +18,8 @@ from tests.stack import wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
     from tests.stack import StackUnderTest
 
 
@@ -100,6 +102,24 @@ def a_backup_restores_what_was_there(stack: StackUnderTest, folder: Path) -> Non
 
     assert "damage" not in stack.invoke("backups", f"--to={sets}", "--verify").stderr
     shutil.rmtree(sets)  # by this user
+
+
+def a_backup_in_a_bucket_restores(
+    stack: StackUnderTest, folder: Path, endpoint: str, patch: pytest.MonkeyPatch
+) -> None:
+    """With keys and an address that are those of the environment, not the stack's: here beside its artifacts."""
+    patch.setenv("BACKUP_S3_ENDPOINT_URL", endpoint)
+    for variable, secret in (("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret")):
+        patch.setenv(variable, (stack.state / "secrets" / f"object-store-{secret}").read_text())
+    sets, name = "s3://mlflow/backups", f"--stack={stack.name}"
+    told = story.tell(stack.url, folder, megabytes=1)
+    first = json.loads(stack.invoke("backup", name, f"--to={sets}", "--json").stdout)
+    later = story.tell(stack.url, folder, megabytes=1)
+    assert first["path"].startswith(f"{sets}/2")
+    stack.invoke("restore", name, f"--backup={sets}/latest", "--yes")
+    story.check(stack.url, told, folder)
+    runs = _all_runs(mlflow.MlflowClient(stack.url), told.experiment, later.experiment)
+    assert {run.info.run_id for run in runs} == {told.parent, told.child}
 
 
 def an_interrupted_backup_leaves_none(stack: StackUnderTest, folder: Path) -> None:

@@ -7,11 +7,11 @@ import shutil
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from console import UserError, note
-from stacks import gateway_files, secrets
-from stacks.deployment import RECORD, write_private
+from stacks import gateway_files, secrets, versions
+from stacks.deployment import JOURNAL, RECORD, write_private
 from stacks.render import FRAMES, secrets_named
 from stacks.services import SERVICES, probe
 
@@ -70,11 +70,12 @@ class Engine(ABC):
         """None where this engine can run here; else what is missing and the command that mends it."""
 
     @abstractmethod
-    def up(self, *, timeout: float) -> None:
+    def up(self, *, timeout: float, services: Sequence[str] | None = None) -> None:
         """Start what does not run, restart what changed, and wait until all of it is ready.
 
         Args:
             timeout: seconds until the wait ends with the state and the last log lines.
+            services: some of the stack's services; by default all.
 
         Raises:
             UserError: a port is taken, a file cannot be written, or something does not become ready.
@@ -98,7 +99,12 @@ class Engine(ABC):
 
     @abstractmethod
     def run(
-        self, argv: Sequence[str], environment: Mapping[str, str], *, folders: Sequence[Path] = ()
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        folders: Sequence[Path] = (),
+        output: IO[str] | None = None,
     ) -> int:
         """Run a maintenance command where it reaches the stores, on this terminal; Ctrl-C ends it, too.
 
@@ -107,6 +113,7 @@ class Engine(ABC):
             environment: further variables.
             folders: absolute paths of this machine that it finds under the same path; what it writes there belongs
                 to this user.
+            output: a file that takes its standard output.
 
         Returns:
             Its exit code.
@@ -114,6 +121,19 @@ class Engine(ABC):
         Raises:
             UserError: it cannot be given one of the folders.
         """
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make what the deployment's MLflow runs in, and have `run` use it; nothing that runs is changed.
+
+        Raises:
+            UserError: the version cannot be had, or not be installed.
+        """
+
+    @property
+    @abstractmethod
+    def inner_url(self) -> str:
+        """The tracking server's address for a command that `capture` starts."""
 
     @abstractmethod
     def secret(self, name: str) -> Path:
@@ -146,9 +166,9 @@ class Engine(ABC):
     def forget(self) -> None:
         """Remove what the state directory holds beside data and logs: rendered files, secrets, the record."""
         state = self.deployment.state
-        for folder in ("secrets", gateway_files.FOLDER):
+        for folder in ("secrets", gateway_files.FOLDER, versions.FOLDER):
             shutil.rmtree(state / folder, ignore_errors=True)
-        for name in (*FRAMES.values(), RECORD):
+        for name in (*FRAMES.values(), RECORD, JOURNAL):
             (state / name).unlink(missing_ok=True)
 
     def stores(self) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from console import UserError, note
+from stacks import versions
+from stacks.deployment import write_private
 from stacks.engines.base import Engine, ServiceStatus
 from stacks.engines.ports import check_port_is_free
 from stacks.render import FRAMES, render
@@ -43,6 +45,10 @@ class ComposeEngine(Engine):
 
     name = "compose"
 
+    def __init__(self, deployment: Deployment) -> None:
+        super().__init__(deployment)
+        self._file = deployment.state / FRAMES[self.name]
+
     @classmethod
     def why_not(cls) -> tuple[str, str] | None:
         """It needs a Docker engine that answers and Docker Compose 2, both new enough."""
@@ -66,15 +72,17 @@ class ComposeEngine(Engine):
             )
         return None
 
-    def up(self, *, timeout: float) -> None:
+    def up(self, *, timeout: float, services: Sequence[str] | None = None) -> None:
         """See `Engine.up`."""
-        deadline = time.monotonic() + timeout
         self._check_ports()
         self.deployment = with_images(self.deployment)
+        deadline = time.monotonic() + timeout
+        self._file = self.deployment.state / FRAMES[self.name]
         self.write(render(self.deployment, self.name))
-        self._try_externals()
-        self._start(deadline)
-        while waiting := [status for status in self.services() if not status.ready]:
+        wanted = [name for name in self.deployment.services if services is None or name in services]
+        self._try_externals(wanted)
+        self._start(deadline, wanted if services else [])
+        while waiting := [one for one in self.services() if one.name in wanted and not one.ready]:
             for status in waiting:
                 if SERVICES[status.name].oneshot and status.state == "exited":
                     raise self._not_ready(status, "failed")
@@ -125,19 +133,25 @@ class ComposeEngine(Engine):
             subprocess.run(self._compose(*words), check=False)
 
     def run(
-        self, argv: Sequence[str], environment: Mapping[str, str], *, folders: Sequence[Path] = ()
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        folders: Sequence[Path] = (),
+        output: IO[str] | None = None,
     ) -> int:
         """See `Engine.run`; in a container of its own, as this user where it is given folders."""
         variables = [word for name, value in environment.items() for word in ("--env", f"{name}={value}")]
         mounts = [word for folder in folders for word in ("--volume", _mount(folder))]
         user = ["--user", _this_user()] if folders else []
-        on_terminal = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+        on_terminal = all(stream.isatty() for stream in (sys.stdin, output or sys.stdout, sys.stderr))
         terminal = [] if on_terminal else ["--no-TTY"]
         name = f"{self.deployment.project}-run-{random.token_hex(4)}"
         options = ["--rm", "--no-deps", "--name", name, *terminal, *user, *mounts, *variables]
         command = self._compose("run", *options, "mlflow", "python", *argv)
         # On a terminal, Ctrl-C is a key that goes into the container. Elsewhere it comes to us alone, and goes on once.
-        process = subprocess.Popen(command, start_new_session=not on_terminal)
+        stdin = None if on_terminal else subprocess.DEVNULL
+        process = subprocess.Popen(command, stdin=stdin, stdout=output, start_new_session=not on_terminal)
         try:
             return process.wait()
         except KeyboardInterrupt:
@@ -145,6 +159,17 @@ class ComposeEngine(Engine):
                 time.sleep(0.2)  # it is only being made, or has just ended
             process.wait()
             raise
+
+    def prepare(self) -> None:
+        """See `Engine.prepare`; a Compose file of its own names the image."""
+        self.deployment = with_images(self.deployment)
+        self._file = versions.folder(self.deployment.state) / f"{self.deployment.mlflow_version}.yaml"
+        write_private(self._file, render(self.deployment, self.name)[FRAMES[self.name]])
+
+    @property
+    def inner_url(self) -> str:
+        """See `Engine.inner_url`."""
+        return "http://127.0.0.1:5000"
 
     def secret(self, name: str) -> Path:
         """See `Engine.secret`."""
@@ -164,9 +189,9 @@ class ComposeEngine(Engine):
         names = _output(["docker", "volume", "ls", "--quiet", "--filter", wanted]) or ""
         return [f"volume {name}" for name in names.splitlines()]
 
-    def _try_externals(self) -> None:
+    def _try_externals(self, services: Sequence[str]) -> None:
         """Run the steps that need what the stack does not start itself, before it starts anything."""
-        for name in self.deployment.services:
+        for name in services:
             if SERVICES[name].checks_external(self.deployment.settings):
                 command = self._compose("run", "--rm", "--no-deps", "--no-TTY", name)
                 done = subprocess.run(
@@ -177,12 +202,12 @@ class ComposeEngine(Engine):
                     raise UserError(f"nothing was started: the step '{name}' failed", *lines)
 
     def _compose(self, *words: str) -> list[str]:
-        file = str(self.deployment.state / FRAMES[self.name])
-        return [*compose_command(), "--progress=quiet", "--file", file, *words]
+        return [*compose_command(), "--progress=quiet", "--file", str(self._file), *words]
 
-    def _start(self, deadline: float) -> None:
+    def _start(self, deadline: float, services: Sequence[str]) -> None:
         # A session of its own: Ctrl-C comes to us alone, and what it leaves behind is decided in one place.
-        command = self._compose("up", "--detach", "--remove-orphans", "--no-build", "--pull", "never")
+        flags = ("--detach", "--remove-orphans", "--no-build", "--pull", "never")
+        command = self._compose("up", *flags, *services)
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
@@ -294,13 +319,14 @@ def with_images(deployment: Deployment) -> Deployment:
         if name == "object-store" and deployment.settings.object_store == "rustfs":
             found[name] = building.fetch("rustfs")
             continue
-        built = building.reference(name)
+        lock = versions.lock(deployment) if name == "mlflow" else None
+        built = building.reference(name, lock)
         if recorded.get(name, "").partition(":")[0] == built.partition(":")[0] and name != "mlflow":
             found[name] = (
                 building.find(name, official=False) or building.build([name], from_packages=True)[name]
             )
         else:
-            found[name] = building.ensure(name)
+            found[name] = building.ensure(name, lock)
         if found[name] == built and name != "mlflow":
             note(f"{name}: the image built from packages, {built}")
     return replace(deployment, images=found)
@@ -310,7 +336,10 @@ def with_references(deployment: Deployment) -> Deployment:
     """The deployment with the references that `up` would use; nothing is fetched or built."""
     import images.build as building
 
-    found = {name: building.find(name) or building.reference(name) for name in _images(deployment)}
+    found = {}
+    for name in _images(deployment):
+        lock = versions.lock(deployment) if name == "mlflow" else None
+        found[name] = building.find(name, lock=lock) or building.reference(name, lock)
     return replace(deployment, images=found)
 
 

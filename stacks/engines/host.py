@@ -9,12 +9,12 @@ import time
 import xmlrpc.client
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import psutil
 
 from console import UserError
-from stacks import secrets
+from stacks import secrets, versions
 from stacks.deployment import make_private_dir
 from stacks.engines.base import Engine, ServiceStatus
 from stacks.engines.ports import check_port_is_free, listens
@@ -62,10 +62,11 @@ class HostEngine(Engine):
             return ("supervisord needs Linux, macOS or WSL", "wsl --install")
         return None
 
-    def up(self, *, timeout: float) -> None:
+    def up(self, *, timeout: float, services: Sequence[str] | None = None) -> None:
         """See `Engine.up`."""
-        deadline = time.monotonic() + timeout
         self._check_ports()
+        versions.ensure_environment(self.deployment)
+        deadline = time.monotonic() + timeout
         for folder in ("logs", "data", "data/objects"):
             make_private_dir(self.deployment.state / folder)
         self.write(render(self.deployment, self.name))
@@ -75,9 +76,8 @@ class HostEngine(Engine):
             changed = set(self.deployment.services)
         else:
             changed = self._apply_changes()
-        external = [
-            n for n in self.deployment.services if SERVICES[n].checks_external(self.deployment.settings)
-        ]
+        wanted = [name for name in self.deployment.services if services is None or name in services]
+        external = [name for name in wanted if SERVICES[name].checks_external(self.deployment.settings)]
         try:
             self._start(external, deadline, changed)
         except UserError as error:
@@ -85,7 +85,7 @@ class HostEngine(Engine):
                 self.down(volumes=False)
                 raise UserError(f"nothing was started: {error.message}", *error.hints) from None
             raise
-        self._start([name for name in self.deployment.services if name not in external], deadline, changed)
+        self._start([name for name in wanted if name not in external], deadline, changed)
 
     def down(self, *, volumes: bool) -> None:
         """See `Engine.down`."""
@@ -145,13 +145,27 @@ class HostEngine(Engine):
             subprocess.run(command, check=False)
 
     def run(
-        self, argv: Sequence[str], environment: Mapping[str, str], *, folders: Sequence[Path] = ()
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        folders: Sequence[Path] = (),
+        output: IO[str] | None = None,
     ) -> int:
         """See `Engine.run`; a process of this user reaches every folder as it is."""
         del folders
-        command = [self.deployment.python, *argv]
+        command = [self.deployment.mlflow_python, *argv]
         variables = {**self._environment(), **environment}
-        return subprocess.run(command, env=variables, check=False).returncode
+        return subprocess.run(command, env=variables, stdout=output, check=False).returncode
+
+    def prepare(self) -> None:
+        """See `Engine.prepare`."""
+        versions.ensure_environment(self.deployment)
+
+    @property
+    def inner_url(self) -> str:
+        """See `Engine.inner_url`."""
+        return str(SERVICES["mlflow"].url(self.deployment.settings))
 
     def secret(self, name: str) -> Path:
         """See `Engine.secret`."""
@@ -159,7 +173,7 @@ class HostEngine(Engine):
 
     def capture(self, argv: Sequence[str]) -> str:
         """See `Engine.capture`."""
-        command = [self.deployment.python, *argv]
+        command = [self.deployment.mlflow_python, *argv]
         done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise UserError(done.stderr.strip().removeprefix("error: ") or f"{argv} failed")

@@ -9,7 +9,7 @@ import pytest
 
 from stacks import maintenance
 from stacks.engines import compose
-from tests import data_verbs, story
+from tests import data_verbs, laptop, story
 from tests.stack import StackUnderTest, free_ports
 
 if TYPE_CHECKING:
@@ -41,14 +41,25 @@ def test_a_backup_restores_what_was_there(stack: StackUnderTest, tmp_path: Path)
     data_verbs.a_backup_restores_what_was_there(stack, tmp_path)
 
 
+@pytest.mark.parametrize("stack", ["minio-postgres"], indirect=True)
+def test_a_backup_in_a_bucket_restores(
+    stack: StackUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = "http://object-store:9000"
+    data_verbs.a_backup_in_a_bucket_restores(stack, tmp_path, endpoint, monkeypatch)
+
+
+@pytest.mark.parametrize("stack", ["local"], indirect=True)
 def test_an_interrupted_backup_leaves_none(stack: StackUnderTest, tmp_path: Path) -> None:
     data_verbs.an_interrupted_backup_leaves_none(stack, tmp_path)
 
 
+@pytest.mark.parametrize("stack", ["local", "quickstart"], indirect=True)
 def test_the_schema_is_current_and_migrate_changes_nothing(stack: StackUnderTest, tmp_path: Path) -> None:
     data_verbs.the_schema_is_current_and_migrate_changes_nothing(stack, tmp_path)
 
 
+@pytest.mark.parametrize("stack", ["local", "minio-postgres"], indirect=True)
 def test_a_set_belongs_to_whoever_made_it(
     stack: StackUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,3 +83,14 @@ def test_a_set_belongs_to_whoever_made_it(
 @pytest.mark.parametrize("stack", ["quickstart"], indirect=True)
 def test_a_schedule_cleans_up_and_logs_what_it_did(stack: StackUnderTest) -> None:
     data_verbs.a_schedule_cleans_up_and_logs_what_it_did(stack)
+
+
+@pytest.mark.parametrize("stack", ["local", "minio-postgres"], indirect=True)
+def test_what_mlflow_2_9_wrote_on_a_laptop_moves_in(stack: StackUnderTest, tmp_path: Path) -> None:
+    """Last, for it takes the place of what is there; `tests/host/test_readme.py` tells it of the quickstart."""
+    written, sets = laptop.write(tmp_path), tmp_path / "sets"
+    database, runs = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlruns"
+    words = (f"--backend-store-uri={database}", f"--artifacts-destination={runs}", f"--to={sets}")
+    stack.invoke("backup", *words)
+    stack.invoke("restore", f"--stack={stack.name}", f"--backup={sets}/latest", "--yes")
+    laptop.check(stack.url, written, tmp_path)

@@ -36,10 +36,20 @@ def test_a_backup_restores_what_was_there(stack: StackUnderTest, tmp_path: Path)
     data_verbs.a_backup_restores_what_was_there(stack, tmp_path)
 
 
+@pytest.mark.parametrize("stack", ["minio-postgres"], indirect=True)
+def test_a_backup_in_a_bucket_restores(
+    stack: StackUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = f"http://127.0.0.1:{stack.settings['object_store_port']}"
+    data_verbs.a_backup_in_a_bucket_restores(stack, tmp_path, endpoint, monkeypatch)
+
+
+@pytest.mark.parametrize("stack", ["local"], indirect=True)
 def test_an_interrupted_backup_leaves_none(stack: StackUnderTest, tmp_path: Path) -> None:
     data_verbs.an_interrupted_backup_leaves_none(stack, tmp_path)
 
 
+@pytest.mark.parametrize("stack", ["local", "quickstart"], indirect=True)
 def test_the_schema_is_current_and_migrate_changes_nothing(stack: StackUnderTest, tmp_path: Path) -> None:
     data_verbs.the_schema_is_current_and_migrate_changes_nothing(stack, tmp_path)
 

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
-import sqlite3
 import subprocess
 import sys
 import urllib.request
-from contextlib import closing
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import mlflow
 import pytest
 
 from stacks.settings import PREFIX, ROOT
-from tests import story
-from tests.databases import content
-from tests.host.database import old
-from tests.host.database.test_old_databases import contained
+from tests import laptop, story
 from tests.stack import StackUnderTest, free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BLOCKS = re.findall(r"^```console\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 COMMANDS = [
@@ -96,26 +91,10 @@ def test_the_test_command_is_the_one_that_ci_runs() -> None:
         assert f".venv/bin/{command}" in script
 
 
-@pytest.fixture
-def laptop(clone: Path) -> dict[str, Any]:
-    """What MLflow 2.9 wrote beside the checkout, `mlflow.db` and `mlruns/`; how its values read in a new place."""
-    script, values = old.script("2.9.2", "sqlite").decode(), json.dumps(old.expected("2.9.2", "sqlite"))
-    [place] = set(re.findall(r"/tmp/tmp\w+", script))
-    here = clone.parent / "mlruns"
-    with closing(sqlite3.connect(here.with_name("mlflow.db"))) as database:
-        database.executescript(script.replace(f"{place}/mlruns", str(here)).replace(place, str(here)))
-    for run in json.loads(values)["runs"].values():
-        model = Path(run["artifact_uri"].replace(f"file://{place}", str(here))) / "model"
-        model.mkdir(parents=True)
-        (model / "weights").write_text(run["artifact_uri"])
-    for before in (f"{place}/mlruns", f"file://{place}", place):
-        values = values.replace(before, "mlflow-artifacts:")
-    return dict(json.loads(values))
-
-
 def test_three_commands_bring_mlflow_2_9_to_the_quickstart(
-    environment: dict[str, str], clone: Path, laptop: dict[str, Any], tmp_path: Path
+    environment: dict[str, str], clone: Path, tmp_path: Path
 ) -> None:
+    written = laptop.write(tmp_path)
     files = [tmp_path / "mlflow.db", *(tmp_path / "mlruns").rglob("weights")]
     before = {path: path.read_bytes() for path in files}
     stack = StackUnderTest(
@@ -125,17 +104,7 @@ def test_three_commands_bring_mlflow_2_9_to_the_quickstart(
     try:
         for command in MOVE:
             type_in(command, clone, environment)
-        assert contained(laptop, content.read(stack.url)) == []
-        for run, values in laptop["runs"].items():
-            path = mlflow.artifacts.download_artifacts(
-                f"runs:/{run}/model/weights", dst_path=str(tmp_path), tracking_uri=stack.url
-            )
-            assert Path(path).read_text().endswith(values["artifact_uri"].removeprefix("mlflow-artifacts:"))
-        mlflow.set_tracking_uri(stack.url)
-        mlflow.set_registry_uri(stack.url)
-        [model] = mlflow.artifacts.list_artifacts("models:/ranker@champion")
-        assert model.path == "weights"
-        assert story.some_run(stack.url).data.metrics == {"x": 1.0}
+        laptop.check(stack.url, written, tmp_path)
     finally:
         stack.down("--volumes", "--yes")
     assert {path: path.read_bytes() for path in before} == before

@@ -182,6 +182,19 @@ def test_a_rotation_killed_in_its_middle_is_finished_by_up(
     check_rotated(stack, before, told, tmp_path)
 
 
+def test_a_set_of_before_a_rotation_opens_to_the_new_passphrase(
+    stack: StackUnderTest, told: story.Told, tmp_path: Path
+) -> None:
+    before, (value, key) = secrets(stack), provider_key(stack)
+    stack.invoke("backup", "--stack=quickstart", f"--to={tmp_path / 'sets'}")
+    stack.invoke("secrets-rotate", "--stack=quickstart", "--yes")
+    done = stack.invoke("restore", "--stack=quickstart", f"--backup={tmp_path / 'sets/latest'}", "--yes")
+    assert "the new passphrase opens the gateway's secrets (1 changed)" in done.stderr
+    check_rotated(stack, before, told, tmp_path)
+    assert provider_key(stack)[0] == value  # what the set holds, not stored again
+    assert provider_key(stack)[1] != key
+
+
 def test_a_no_changes_nothing(stack: StackUnderTest) -> None:
     before = secrets(stack)
     done = stack.invoke("secrets-rotate", "--stack=quickstart")

@@ -43,6 +43,17 @@ def test_what_lies_on_this_machines_disk_is_left_out(home: Path) -> None:
     assert found.extra == ("https://more.example/simple",)
 
 
+def test_a_program_on_this_machine_sees_its_disk_too(home: Path) -> None:
+    environ = {
+        "PIP_EXTRA_INDEX_URL": "file:///srv/simple https://more.example/simple",
+        "PIP_TRUSTED_HOST": "a",
+    }
+    variables = index.configured(environ, home, local=True).variables()
+    assert variables["UV_INDEX"] == "file:///srv/simple https://more.example/simple"
+    assert variables["UV_INSECURE_HOST"] == "a"
+    assert "UV_DEFAULT_INDEX" not in variables
+
+
 def test_the_files_are_what_pip_and_uv_read(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_text("certificates")
