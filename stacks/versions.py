@@ -85,6 +85,7 @@ def settle(deployment: Deployment) -> None:
         raise UserError(
             f"stack '{name}' runs MLflow {runs}, and the setting 'mlflow_version' asks for {wanted}",
             f"bring it there, with a backup first: invoke upgrade --to={wanted} --stack={name}",
+            "or take the setting away",
         )
     check(runs, deployment.services)
     if not wanted and number(runs) < number(pinned()):

@@ -89,7 +89,7 @@ def test_a_plan_backwards_names_the_set_and_what_is_lost(tmp_path: Path) -> None
 def test_a_plan_forwards_names_every_revision(tmp_path: Path) -> None:
     found = {**FOUND, "head": "b2", "pending": [{"revision": "b2", "title": "add a table"}]}
     text = "\n".join(Plan("local", "3.15.1", "3.17.2", tmp_path, "migrate", found).lines())
-    assert "1 revisions forward, to b2" in text
+    assert "1 revision forward, to b2" in text
     assert "b2  add a table" in text
 
 
