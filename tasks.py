@@ -37,6 +37,7 @@ DOCKER = {"require-docker": "fail where a test cannot run because no Docker engi
 DATABASE = {"backend-store-uri": "a database that belongs to no stack of this checkout"}
 ARTIFACTS = {"artifacts-destination": "where that database's artifacts are"}
 TO = {"to": "place of the backups: a folder, or s3://BUCKET/PREFIX"}
+WAIT = {"wait": "seconds to wait for another migrate, cleanup, backup or restore of the same database"}
 YES = {"yes": "answer the question with yes"}
 
 
@@ -168,6 +169,7 @@ def build(
 @task(
     help={
         **STACK,
+        **WAIT,
         **YES,
         **JSON,
         **DATABASE,
@@ -196,6 +198,7 @@ def cleanup(
     force_registered: bool = False,
     dry_run: bool = False,
     vacuum: bool = False,
+    wait: float = 0.0,
     yes: bool = False,
     json: bool = False,
 ) -> None:
@@ -235,7 +238,17 @@ def usage(
     maintenance.usage(flags, html=html, stack=stack, backend_store_uri=backend_store_uri)
 
 
-@task(help={**STACK, **DATABASE, **TO, **YES, **JSON, "check": "only report; exit 0 when current, else 1"})
+@task(
+    help={
+        **STACK,
+        **DATABASE,
+        **TO,
+        **WAIT,
+        **YES,
+        **JSON,
+        "check": "only report; exit 0 when current, else 1",
+    }
+)
 @answers
 def migrate(
     _: Context,
@@ -243,17 +256,28 @@ def migrate(
     backend_store_uri: str = "",
     to: str = "backups",
     check: bool = False,
+    wait: float = 0.0,
     yes: bool = False,
     json: bool = False,
 ) -> None:
     """Data: Migrate the schema, with a backup first."""
     from stacks import maintenance
 
-    flags = {"check": check, "to": to, "yes": yes, "json": json}
+    flags = {"check": check, "to": to, "wait": wait, "yes": yes, "json": json}
     maintenance.migrate(flags, stack=stack, backend_store_uri=backend_store_uri)
 
 
-@task(help={**STACK, **DATABASE, **ARTIFACTS, **TO, **JSON, "keep": "how many sets of this database to keep"})
+@task(
+    help={
+        **STACK,
+        **DATABASE,
+        **ARTIFACTS,
+        **TO,
+        **WAIT,
+        **JSON,
+        "keep": "how many sets of this database to keep",
+    }
+)
 @answers
 def backup(
     _: Context,
@@ -262,12 +286,19 @@ def backup(
     artifacts_destination: str = "",
     to: str = "backups",
     keep: int = 7,
+    wait: float = 0.0,
     json: bool = False,
 ) -> None:
     """Data: Back up database, artifacts and keys, as one set."""
     from stacks import maintenance
 
-    flags = {"artifacts_destination": artifacts_destination, "to": to, "keep": keep, "json": json}
+    flags = {
+        "artifacts_destination": artifacts_destination,
+        "to": to,
+        "keep": keep,
+        "wait": wait,
+        "json": json,
+    }
     maintenance.backup(flags, stack=stack, backend_store_uri=backend_store_uri)
 
 
@@ -276,6 +307,7 @@ def backup(
         **STACK,
         **DATABASE,
         **ARTIFACTS,
+        **WAIT,
         **YES,
         **JSON,
         "backup": "folder of the set, or its s3:// address; .../latest is the newest one there",
@@ -288,13 +320,20 @@ def restore(
     stack: str = "local",
     backend_store_uri: str = "",
     artifacts_destination: str = "",
+    wait: float = 0.0,
     yes: bool = False,
     json: bool = False,
 ) -> None:
     """Data: Put a verified backup back."""
     from stacks import maintenance
 
-    flags = {"backup": backup, "artifacts_destination": artifacts_destination, "yes": yes, "json": json}
+    flags = {
+        "backup": backup,
+        "artifacts_destination": artifacts_destination,
+        "wait": wait,
+        "yes": yes,
+        "json": json,
+    }
     maintenance.restore(flags, stack=stack, backend_store_uri=backend_store_uri)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import islice
@@ -78,6 +79,11 @@ def folder(prefix: str) -> str:
 def is_safe_key(key: str) -> bool:
     r"""Whether `key` names something strictly below the destination: no empty, ``.`` or ``..`` part."""
     return not any(part in {"", ".", ".."} for part in key.split("/")) and not set(key) & {"\\", "\0"}
+
+
+def without_password(uri: str) -> str:
+    """Return an artifact URI as it may be shown: the user's password in it is gone."""
+    return re.sub(r"(?<=://)([^/?#@:]*):[^/?#]*@", r"\1:***@", uri)
 
 
 class Store(ABC):

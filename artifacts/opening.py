@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from artifacts.base import Store, StoreError
+from artifacts.base import Store, StoreError, without_password
 from artifacts.local import LocalStore
 
 
@@ -43,4 +43,4 @@ def open_store(uri: str, *, timeout: float = 60.0) -> Store:
     try:
         return RepositoryStore(uri)
     except Exception as error:  # MLflow and the client libraries raise many kinds
-        raise StoreError(f"cannot open '{uri}': {error}") from error
+        raise StoreError(f"cannot open '{without_password(uri)}': {error}") from error

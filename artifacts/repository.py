@@ -6,7 +6,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from artifacts.base import Fetched, Store, StoredObject, StoreError, chunks, copy_hashed, folder, is_safe_key
+from artifacts.base import (
+    Fetched,
+    Store,
+    StoredObject,
+    StoreError,
+    chunks,
+    copy_hashed,
+    folder,
+    is_safe_key,
+    without_password,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,7 +35,7 @@ class RepositoryStore(Store):
         )
 
         self._repository: Any = get_artifact_repository(uri)
-        self.uri = uri
+        self.uri = without_password(uri)
 
     def _entries(self, prefix: str) -> list[Any]:
         try:
@@ -57,6 +67,8 @@ class RepositoryStore(Store):
             try:
                 downloaded = Path(self._repository.download_artifacts(key, name))
             except Exception as error:
+                if not self._is_there(key):
+                    return None
                 raise StoreError(f"cannot read {self.uri}/{key}: {error}") from error
             with downloaded.open("rb") as file, target.open("wb") as copy:
                 return copy_hashed(chunks(file), copy)
@@ -83,10 +95,12 @@ class RepositoryStore(Store):
             self._repository.delete_artifacts(key)
         except Exception as error:  # as above
             # some repositories raise for an object that is gone, so look before calling it an error
-            parent = key.rpartition("/")[0]
             try:
-                if any(entry.path == key for entry in self._entries(parent)):
-                    return str(error) or type(error).__name__
+                gone = not self._is_there(key)
             except StoreError:
-                return str(error) or type(error).__name__
+                gone = False
+            return None if gone else str(error) or type(error).__name__
         return None
+
+    def _is_there(self, key: str) -> bool:
+        return any(entry.path == key for entry in self._entries(key.rpartition("/")[0]))

@@ -1,17 +1,19 @@
 """Backup and restore against pg_dump, pg_restore and `rclone copy` of the same data, as ratios.
 
-    python benchmarks/backup.py [--rows=2000000] [--objects=10000] [--bytes=20000] [--json]
+    python benchmarks/backup.py [--rows=2000000] [--objects=10000] [--bytes=20000] [--rounds=3]
 
 The baseline writes the same things to the same disk: ``pg_dump -Fc`` and a plain ``rclone copy``, then
-``pg_restore`` and ``rclone copy`` back. Each is measured `--repeat` times in turn; the best of each counts.
+``pg_restore`` in one transaction and ``rclone copy`` back. All of it is done `--rounds` times in turn and the
+median of each counts, so that a busy machine is busy for all of them; before each, what the one before has left to
+do (dirty pages, a checkpoint) is done. Memory is that of the command line with its programs, not of the server.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,11 +23,13 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from console import emit_json, note
+from benchmarks.measure import show
+from console import note
 from database.backup import back_up
 from database.connection import connect
 from database.restore import restore
 from database.schema import prepare
+from database.sets import list_sets
 from tests.host.database import servers
 
 if TYPE_CHECKING:
@@ -33,6 +37,14 @@ if TYPE_CHECKING:
 
     from database.sets import BackupSet
 
+ROOT = Path(__file__).parents[1]
+# Between this process and the one that is measured: a new program's peak begins with that of whoever started it.
+MEASURED = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], check=False).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
 FILL = """
 INSERT INTO experiments (experiment_id, name, lifecycle_stage) VALUES (1, 'bench', 'active');
 INSERT INTO runs (run_uuid, experiment_id, status, lifecycle_stage, name)
@@ -44,13 +56,6 @@ ANALYZE;
 """
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Return how many seconds `work` takes."""
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
-
-
 def rclone(source: Path, target: Path) -> None:
     """Copy a folder, and wait until it is on disk."""
     program = Path(sys.executable).parent / "rclone"
@@ -58,31 +63,22 @@ def rclone(source: Path, target: Path) -> None:
     os.sync()
 
 
-def measure(rows: int, objects: int, size: int, repeat: int) -> dict[str, float]:
-    """Return seconds of each part and the ratios between them."""
-    with servers.postgres() as server, tempfile.TemporaryDirectory(prefix="mlflow-stacks-bench-") as name:
-        folder = Path(name)
-        uri = server.create("bench")
-        server.create("copy")
-        prepare(uri)
-        with connect(uri).begin() as connection:
-            connection.exec_driver_sql(FILL.format(rows=rows, runs=max(1, rows // 1000)))
-        store = folder / "artifacts"
-        for number in range(objects):
-            path = store / "1" / f"run{number % 1000}" / "artifacts" / f"{number}.bin"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(os.urandom(size))
-            os.utime(path, (1_600_000_000, 1_600_000_000))
-        os.sync()
-        best: dict[str, float] = {}
-        for number in range(repeat):
-            here = folder / f"round{number}"
-            here.mkdir()
-            for what, value in measure_round(server, store, here).items():
-                best[what] = min(best.get(what, value), value)
-                note(f"round {number + 1}: {what} {value:.2f} s")
-            shutil.rmtree(here)
-        return best
+def make_database(server: servers.Postgres, name: str, rows: int) -> str:
+    """Make an MLflow database with so many metric rows and return its URI."""
+    uri = server.create(name)
+    prepare(uri)
+    with connect(uri).begin() as connection:
+        connection.exec_driver_sql(FILL.format(rows=rows, runs=max(1, rows // 1000)))
+    return uri
+
+
+def make_artifacts(store: Path, objects: int, size: int) -> None:
+    """Fill an artifact destination with files that count as written long ago."""
+    for number in range(objects):
+        path = store / "1" / f"run{number % 1000}" / "artifacts" / f"{number}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(size))
+        os.utime(path, (1_600_000_000, 1_600_000_000))
 
 
 def measure_round(server: servers.Postgres, store: Path, here: Path) -> dict[str, float]:
@@ -105,32 +101,91 @@ def measure_round(server: servers.Postgres, store: Path, here: Path) -> dict[str
         restore(server.uri("copy"), sets[0].path, destination=str(here / "back"))
         os.sync()
 
-    seconds = {"plain backup": timed(plain_backup), "backup": timed(backup), "second backup": timed(backup)}
-    return {**seconds, "plain restore": timed(plain_restore), "restore": timed(put_back)}
+    def seconds(work: Callable[[], None]) -> float:
+        server.sql("CHECKPOINT")
+        os.sync()
+        begun = time.perf_counter()
+        work()
+        return time.perf_counter() - begun
+
+    return {
+        "plain backup": seconds(plain_backup),
+        "backup": seconds(backup),
+        "second backup": seconds(backup),
+        "plain restore": seconds(plain_restore),
+        "restore": seconds(put_back),
+    }
+
+
+def peak(uri: str, into: str, store: Path, here: Path) -> float:
+    """Return the most memory in MB that a backup or a restore and its programs have taken, as a user runs them."""
+    here.mkdir()
+
+    def command(*words: str) -> float:
+        argv = [sys.executable, "-c", MEASURED, sys.executable, "-m", "database", *words]
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        return int(done.stdout) / 1000
+
+    sets = here / "sets"
+    saving = command(
+        "backup", f"--backend-store-uri={uri}", f"--artifacts-destination={store}", f"--to={sets}"
+    )
+    one = list_sets(sets)[0][0].path
+    back = f"--artifacts-destination={here / 'back'}"
+    return max(saving, command("restore", f"--backend-store-uri={into}", back, f"--backup={one}", "--yes"))
+
+
+def run(rows: int = 2_000_000, objects: int = 10_000, size: int = 20_000, rounds: int = 3) -> None:
+    """Measure and print.
+
+    Args:
+        rows: metric rows.
+        objects: artifacts.
+        size: bytes of each.
+        rounds: how often each part is measured.
+    """
+    with servers.postgres() as server, tempfile.TemporaryDirectory(prefix="mlflow-stacks-bench-") as name:
+        folder = Path(name)
+        few, many = make_database(server, "few", rows // 10), make_database(server, "bench", rows)
+        copy = server.create("copy")
+        make_artifacts(folder / "artifacts", objects, size)
+        found: dict[str, list[float]] = {}
+        for number in range(rounds):
+            here = folder / f"round{number}"
+            here.mkdir()
+            for what, value in measure_round(server, folder / "artifacts", here).items():
+                found.setdefault(what, []).append(value)
+                note(f"round {number + 1}: {what} {value:.2f} s")
+            shutil.rmtree(here)
+        taken = {what: statistics.median(values) for what, values in found.items()}
+        memory = [
+            peak(uri, copy, folder / "artifacts", folder / f"peak of {uri.rpartition('/')[2]}")
+            for uri in (few, many)
+        ]
+    show("backup", taken["backup"], taken["plain backup"], "pg_dump and rclone copy", unit="s", at_most=1.2)
+    show(
+        "restore",
+        taken["restore"],
+        taken["plain restore"],
+        "pg_restore and rclone copy",
+        unit="s",
+        at_most=1.2,
+    )
+    show("second backup", taken["second backup"], taken["backup"], "the first", unit="s", at_most=0.2)
+    show("peak memory", memory[1], memory[0], "that with a tenth of the rows", unit="MB", at_most=1.1)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Read the command line and run it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--objects", type=int, default=10_000)
     parser.add_argument("--bytes", type=int, default=20_000)
-    parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    best = measure(given.rows, given.objects, given.bytes, given.repeat)
-    ratios = {
-        "backup / (pg_dump + rclone copy)": best["backup"] / best["plain backup"],
-        "restore / (pg_restore + rclone copy)": best["restore"] / best["plain restore"],
-        "second backup / first": best["second backup"] / best["backup"],
-    }
-    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    if given.json:
-        emit_json({"ratios": ratios, "seconds": best, "peak_rss_mb": megabytes})
-        return
-    for what, ratio in ratios.items():
-        note(f"{what}: {ratio:.2f}")
-    note(f"peak memory of this process: {megabytes:.0f} MB")
+    run(given.rows, given.objects, given.bytes, given.rounds)
 
 
 if __name__ == "__main__":

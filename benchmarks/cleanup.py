@@ -44,6 +44,7 @@ MEMORY = 120e6  # bytes that cleanup may take
 
 # every row has the parent that its foreign key asks for, and checking that takes most of the time
 FILL = "SET session_replication_role = replica;"
+# "0 *" makes the planner go run by run, so that the rows of one lie together as a client writes them
 RUNS = """
 INSERT INTO runs (user_id, run_uuid, name, source_type, status, start_time, lifecycle_stage,
                   artifact_uri, experiment_id, deleted_time)
@@ -52,12 +53,14 @@ SELECT 'u', md5('run' || n), 'r' || n, 'LOCAL', 'FINISHED', 1,
        '{root}/1/' || md5('run' || n) || '/artifacts', 1, CASE WHEN n <= {deleted} THEN 1 END
 FROM generate_series(1, {deleted} + {live}) n;
 INSERT INTO params (key, value, run_uuid)
-SELECT 'p' || k, 'value ' || k, run_uuid FROM runs, generate_series(1, 20) k;
-INSERT INTO tags (key, value, run_uuid) SELECT 't' || k, 'tag ' || k, run_uuid FROM runs, generate_series(1, 10) k;
+SELECT 'p' || k, 'value ' || k, run_uuid FROM runs, generate_series(1, 20 + 0 * length(run_uuid)) k;
+INSERT INTO tags (key, value, run_uuid)
+SELECT 't' || k, 'tag ' || k, run_uuid FROM runs, generate_series(1, 10 + 0 * length(run_uuid)) k;
 INSERT INTO latest_metrics (key, value, timestamp, step, is_nan, run_uuid)
-SELECT 'm' || k, k, 1, 20, false, run_uuid FROM runs, generate_series(1, 50) k;
+SELECT 'm' || k, k, 1, {steps}, false, run_uuid FROM runs, generate_series(1, 50 + 0 * length(run_uuid)) k;
 INSERT INTO metrics (key, value, timestamp, run_uuid, step, is_nan)
-SELECT 'm' || k, s * 1.5, s, run_uuid, s, false FROM runs, generate_series(1, 50) k, generate_series(1, {steps}) s;
+SELECT 'm' || k, s * 1.5, s, run_uuid, s, false
+FROM runs, generate_series(1, {steps} + 0 * length(run_uuid)) s, generate_series(1, 50 + 0 * s) k;
 """
 EXPERIMENT = """
 INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage, creation_time,

@@ -225,7 +225,7 @@ def _check_schema(engine: Engine) -> None:
         raise refusal(found, redact(engine.url.render_as_string(hide_password=True)))
     if found.state == "empty":
         raise UserError(
-            "this is no MLflow database yet: it has no tables",
+            "this is no MLflow database yet: MLflow has no tables in it",
             f"database: {engine.url.render_as_string(hide_password=True)}",
         )
     note(

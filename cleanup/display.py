@@ -100,7 +100,7 @@ class Bar:
 
     def __init__(self, plan: Plan) -> None:
         self._total = sum(plan.counts.values())
-        self._things = self._rows = self._objects = self._bytes = 0
+        self._things = self._runs = self._rows = self._objects = self._bytes = 0
         self._started = self._told = time.monotonic()
         self._progress: Any = None
         self._task: TaskID | None = None
@@ -130,12 +130,15 @@ class Bar:
     def advance(self, *, kind: str, things: int, rows: int, objects: int, size: int) -> None:
         """See `cleanup.execution.Progress`."""
         self._things += things if kind in {"run", "experiment", "logged_model", "trace"} else 0
+        self._runs += things if kind == "run" else 0
         self._rows += rows
         self._objects += objects
         self._bytes += size
         now = time.monotonic()
         rate = self._rows / max(now - self._started, 0.001)
-        line = f"{rate:,.0f} rows/s, {self._objects:,} objects, {human(self._bytes)} freed"
+        line = (
+            f"{self._runs:,} runs, {rate:,.0f} rows/s, {self._objects:,} objects, {human(self._bytes)} freed"
+        )
         if self._progress:
             self._progress.update(self._task, completed=self._things, description=line)
         elif now - self._told >= 5:

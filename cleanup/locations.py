@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import select
 
-from artifacts.base import is_safe_key
+from artifacts.base import is_safe_key, without_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,10 @@ ENTITY = re.compile(rf"(?:{RUN_ID}|{MODEL_ID}|{TRACE_ID})")
 
 
 class StrangeLocation(Exception):  # noqa: N818 (no error: something to report)
-    """An artifact URI that nothing may be deleted from. The message says why."""
+    """An artifact URI that nothing may be deleted from. The message says why, and shows no password."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_password(message))
 
 
 class Destination:

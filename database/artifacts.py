@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +18,9 @@ from artifacts.base import is_safe_key
 from artifacts.local import LocalStore
 from console import UserError, note
 from database.connection import redact
-from database.files import sha256
+from database.files import require_room, sha256
 from database.locations import outside
-from database.progress import progress
+from database.progress import progress, size
 from database.sets import Entry, entries, in_parallel
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from artifacts import Store, StoredObject
     from artifacts.base import Fetched
     from database.place import Keeper, Place
+    from database.progress import Progress
     from database.sets import BackupSet
 
 LIST = "artifacts.jsonl"
@@ -42,9 +45,9 @@ def _store_errors() -> Iterator[None]:
     try:
         yield
     except StoreError as error:
-        raise UserError(
-            f"artifacts: {redact(str(error))}", "check --artifacts-destination and its keys"
-        ) from None
+        full = os.strerror(errno.ENOSPC) in str(error)
+        hint = "make room there" if full else "check --artifacts-destination and its keys"
+        raise UserError(f"artifacts: {redact(str(error))}", hint) from None
 
 
 def _threads(store: Store) -> int:
@@ -95,15 +98,19 @@ def save_artifacts(
             (x for x in reversed(earlier) if x.artifacts and x.artifacts["source"] == store.uri), None
         )
         saver = _Saver(store, place.keeper(folder, last), last)
-        count, size, linked = 0, 0, 0
+        count, total, linked = 0, 0, 0
         path = folder / LIST
-        with path.open("w", encoding="utf-8") as lines, progress("artifacts", 0, "objects") as step:
+        with (
+            path.open("w", encoding="utf-8") as lines,
+            progress("artifacts", 0, "objects") as step,
+            _counting(store, step),
+        ):
             for entry, was_linked in in_parallel(_threads(store), saver.save, store.list()):
                 if entry is None:
                     continue
                 lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
-                count, size, linked = count + 1, size + entry.size, linked + was_linked
-                step.add(1)
+                count, total, linked = count + 1, total + entry.size, linked + was_linked
+                step.add(1, size(total))
     os.sync()  # one for all files; fsync for each would take minutes
     return {
         "source": store.uri,
@@ -112,10 +119,33 @@ def save_artifacts(
         "list_bytes": path.stat().st_size,
         "sha256": sha256(path),
         "objects": count,
-        "bytes": size,
+        "bytes": total,
         "linked": linked,
         "listed_at": begun,
     }
+
+
+@contextmanager
+def _counting(store: Store, step: Progress) -> Iterator[None]:
+    """Count the objects beside the copying, which may take hours: how many there are is known soon."""
+    over = threading.Event()
+
+    def count() -> None:
+        number = 0
+        with suppress(StoreError):  # the copying meets it, too, and says so
+            for _ in store.list():
+                number += 1
+                if over.is_set():
+                    return
+            step.total = number
+
+    counter = threading.Thread(target=count, daemon=True)
+    counter.start()
+    try:
+        yield
+    finally:
+        over.set()
+        counter.join()
 
 
 class _Saver:
@@ -166,11 +196,13 @@ class FolderKeeper:
         self._make = lru_cache(maxsize=4096)(lambda path: path.mkdir(parents=True, exist_ok=True))
 
     def link(self, old: Entry) -> bool:
-        """Make a hard link; False when the old file is gone or has too many of them."""
-        target = self._folder / old.key
+        """Make a hard link; False when the old file is gone, cut short, or has too many of them."""
+        source, target = self._last_folder / old.key, self._folder / old.key
         self._make(target.parent)
         try:
-            target.hardlink_to(self._last_folder / old.key)
+            if source.stat().st_size != old.size:  # damaged since
+                return False
+            target.hardlink_to(source)
         except OSError:
             target.unlink(missing_ok=True)
             return False
@@ -190,13 +222,36 @@ class Restore:
     """Puts a set's objects back in two steps, so that the old database always finds its own."""
 
     def __init__(self, destination: str, one: BackupSet) -> None:
+        """Look what is there; changes nothing.
+
+        Raises:
+            UserError: the store cannot be read, or it is a folder whose disk has no room for the set's objects.
+        """
+        self._set = one
+        self._written = 0
+        self.moved = 0  # locations in rows
         with _store_errors():
             self._store = open_store(destination)
             self._there = {found.key: found for found in self._store.list()}
-        self._set = one
-        self._written = 0
+        self._different: list[Entry] = []
+        self._to_add = int((one.artifacts or {}).get("objects", 0))
+        old = (entry for entry in entries(one) if entry.key in self._there)
+        with _store_errors(), progress("comparing artifacts", len(self._there), "objects") as step:
+            for entry, same in in_parallel(_threads(self._store), self._compare, old):
+                self._to_add -= 1
+                self._different += [] if same else [entry]
+                step.add(1)
         self.source = self._store.uri
-        self.moved = 0  # locations in rows
+        if isinstance(self._store, LocalStore):
+            place = next(path for path in (Path(self.source), *Path(self.source).parents) if path.is_dir())
+            missing = sum(entry.size for entry in self._missing())
+            # a new object is whole before the old one goes
+            again = max((entry.size for entry in self._different), default=0)
+            grown = sum(entry.size - self._there[entry.key].size for entry in self._different)
+            require_room(place, missing + again + max(0, grown), "what is to be restored")
+
+    def _missing(self) -> Iterator[Entry]:
+        return (entry for entry in entries(self._set) if entry.key not in self._there)
 
     def add_missing(self) -> None:
         """Write the objects that are not there; nothing refers to them yet.
@@ -204,9 +259,7 @@ class Restore:
         Raises:
             UserError: the store refused one.
         """
-        self._write(
-            "adding artifacts", (entry for entry in entries(self._set) if entry.key not in self._there)
-        )
+        self._write("adding artifacts", self._to_add, self._missing())
 
     def replace_different(self) -> dict[str, Any]:
         """Write the objects that are there with another content, then look whether all are there.
@@ -218,12 +271,11 @@ class Restore:
         Raises:
             UserError: the store refused one, or one is missing or has another size afterwards.
         """
-        old = (entry for entry in entries(self._set) if entry.key in self._there)
-        with _store_errors():
-            different = [
-                entry for entry, same in in_parallel(_threads(self._store), self._compare, old) if not same
-            ]
-        self._write("replacing artifacts", different)
+        try:
+            self._write("replacing artifacts", len(self._different), self._different)
+        except UserError as error:
+            further = "the database is restored; run the restore again for the artifacts that are left"
+            raise UserError(error.message, *error.hints, further) from None
         with _store_errors():
             now = {found.key: found.size for found in self._store.list()}
         for entry in entries(self._set):
@@ -252,16 +304,18 @@ class Restore:
             fetched = self._store.fetch(entry.key, copy)
         return entry, fetched is not None and fetched.sha256 == entry.sha256
 
-    def _write(self, what: str, chosen: Iterable[Entry]) -> None:
-        def put(entry: Entry) -> Entry:
+    def _write(self, what: str, number: int, chosen: Iterable[Entry]) -> None:
+        def put(entry: Entry) -> int:
             with self._set.artifact(entry) as path:
                 self._store.put(path, entry.key, entry.modified)
-            return entry
+            return entry.size
 
-        with _store_errors(), progress(what, 0, "objects") as step:
-            for _ in in_parallel(_threads(self._store), put, chosen):
+        total = 0
+        with _store_errors(), progress(what, number, "objects") as step:
+            for written in in_parallel(_threads(self._store), put, chosen):
                 self._written += 1
-                step.add(1)
+                total += written
+                step.add(1, size(total))
 
 
 @contextmanager

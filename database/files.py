@@ -60,7 +60,7 @@ def require_room(folder: Path, needed: int, purpose: str) -> None:
     if free < needed:
         raise UserError(
             f"not enough room in {folder}: {purpose} needs {size(needed)}, free are {size(free)}",
-            "make room, or give another place with --to=FOLDER; nothing was changed",
+            "make room there, or choose another place; nothing was changed",
         )
 
 

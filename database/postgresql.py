@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from sqlalchemy.exc import DBAPIError
+
 from console import UserError
 from database.connection import APPLICATION_NAME, redact
 from database.files import CHUNK, sha256, sync
-from database.progress import progress
+from database.progress import progress, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -198,7 +200,6 @@ def dump(engine: Engine, programs: Programs, target: Path) -> Dump:
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
         snapshot = connection.exec_driver_sql("SELECT pg_export_snapshot()").scalar_one()
-        total = int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
         schema = current_schema(connection)
         options = ["--format=custom", f"--schema={schema}", f"--snapshot={snapshot}", "--no-password"]
         argv = programs.argv("pg_dump", engine.url, *options)
@@ -207,13 +208,44 @@ def dump(engine: Engine, programs: Programs, target: Path) -> Dump:
             _run(argv, engine.url, stdin=subprocess.DEVNULL, stdout=output) as job,
         ):
             rows = count_rows(connection)
-            with progress(f"pg_dump (database of {total / 1e6:.0f} MB)") as step:
+            with progress("pg_dump", sum(rows.values()), "rows") as step, _Dumped(engine, rows) as dumped:
                 while job.process.poll() is None:
-                    step.at(target.stat().st_size)
+                    if step.due():
+                        step.at(dumped.rows(), f"{size(target.stat().st_size)} written")
                     time.sleep(0.05)
             job.check()
     sync(target)
     return Dump(schema, rows, target.stat().st_size, sha256(target), where)
+
+
+class _Dumped:
+    """Counts the rows that a running pg_dump has written (PostgreSQL manual, "COPY Progress Reporting")."""
+
+    _QUERY = (
+        "SELECT relid::regclass::text, tuples_processed FROM pg_stat_progress_copy"
+        " WHERE datname = current_database() AND command = 'COPY TO' AND relid <> 0"
+    )
+
+    def __init__(self, engine: Engine, rows: Mapping[str, int]) -> None:
+        # a session of its own: inside a transaction the answer would stay the same
+        self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        self._rows, self._seen = rows, dict[str, int]()
+
+    def __enter__(self) -> _Dumped:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def rows(self) -> int:
+        """Return the rows of the tables that were seen to be copied, and of the present one so far."""
+        try:
+            now: dict[str, int] = dict(self._connection.exec_driver_sql(self._QUERY).tuples().all())
+        except DBAPIError:  # PostgreSQL 13 does not tell
+            now = dict[str, int]()
+        done = {name: self._rows.get(name.strip('"'), 0) for name in self._seen if name not in now}
+        self._seen |= done | now
+        return sum(self._seen.values())
 
 
 class Job:
@@ -332,15 +364,20 @@ def load(engine: Engine, programs: Programs, source: Path, rows: Mapping[str, in
         assert target is not None  # noqa: S101
         try:
             begin = f"SET client_min_messages = warning;\nBEGIN;\nSET LOCAL lock_timeout = {LOCK_TIMEOUT};\n"
-            begin += "SET LOCAL maintenance_work_mem = '128MB';\n"  # pg_restore builds the indexes last
             target.write((begin + CLEAR).encode())
-            with progress("pg_restore") as step:
+            with progress("pg_restore", source.stat().st_size) as step:
+                lines, total = 0, sum(rows.values())  # nearly every line of the script is a row
                 while chunk := script.read(CHUNK):
                     target.write(chunk)
-                    step.add(len(chunk))
-            reader.check()
-            target.write(f"\n{_recount(rows, schema)}COMMIT;\n".encode())
-            target.close()
+                    lines += chunk.count(b"\n")
+                    # pg_restore reads on in the very file that is open here
+                    step.at(os.lseek(dumped.fileno(), 0, os.SEEK_CUR), f"{min(lines, total)}/{total} rows")
+                reader.check()
+                target.write(f"\n{_recount(rows, schema)}COMMIT;\n".encode())
+                target.close()
+                while writer.process.poll() is None:
+                    step.at(step.total, "building indexes and counting rows")
+                    time.sleep(0.05)
         except BrokenPipeError:
             pass  # psql stopped at an error, and says which
         try:

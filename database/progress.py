@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from console import note
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_EVERY = 5.0  # seconds between two lines where there is no terminal
+EVERY = 5.0  # seconds between two lines where there is no terminal
+EVERY_ON_TERMINAL = 0.1  # seconds
+_BAR = 24  # columns
 
 
 def size(number: float) -> str:
@@ -40,24 +43,29 @@ class Progress:
     def at(self, done: int, detail: str = "") -> None:
         """Set what is done, and show it when it is time to."""
         self.done = done
-        now = time.monotonic()
-        if now - self._shown >= (0.1 if self._terminal else _EVERY):
-            self._shown = now
+        if self.due():
+            self._shown = time.monotonic()
             self.show(detail)
+
+    def due(self) -> bool:
+        """Whether it is time to show something again."""
+        return time.monotonic() - self._shown >= (EVERY_ON_TERMINAL if self._terminal else EVERY)
 
     def show(self, detail: str = "") -> None:
         """Show the present state now."""
-        amount = (
-            f"{self._number(self.done)}/{self._number(self.total)}" if self.total else self._number(self.done)
-        )
-        share = f" ({100 * min(1.0, self.done / self.total):.0f} %)" if self.total else ""
         unit = "" if self.unit == "bytes" else f" {self.unit}"
-        line = f"{self.what}: {amount}{unit}{share} {detail}".rstrip()
-        if self._terminal:
-            sys.stderr.write(f"\r\x1b[K{line}")
-            sys.stderr.flush()
-        else:
-            note(line)
+        amount = f"{self._number(self.done)}{unit}"
+        if self.total:
+            share = min(1.0, self.done / self.total)
+            amount = f"{self._number(self.done)}/{self._number(self.total)}{unit} ({100 * share:.0f} %)"
+        if not self._terminal:
+            note(f"{self.what}: {amount} {detail}".rstrip())
+            return
+        bar = f" [{'#' * round(_BAR * share):<{_BAR}}]" if self.total else ""
+        line = f"{self.what}{bar} {amount} {detail}".rstrip()
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        sys.stderr.write(f"\r\x1b[K{line[: columns - 1]}")  # one that wraps could not be taken back
+        sys.stderr.flush()
 
     def clear(self) -> None:
         """Leave the terminal's line empty for what comes next."""

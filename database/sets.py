@@ -286,7 +286,7 @@ def verify(one: BackupSet) -> None:
                 _verify_part(one, f"artifacts/{entry.key}", path, entry.size, entry.sha256)
             return entry.size
 
-        for number in in_parallel(8 if one.fetch else 1, verify_artifact, entries(one)):
+        for number in in_parallel(8 if one.fetch else 2, verify_artifact, entries(one)):
             step.add(number)
 
 

@@ -8,9 +8,11 @@ schema that the next try removes.
 from __future__ import annotations
 
 import io
+import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import psycopg2
 from sqlalchemy import MetaData, create_engine, inspect
 from sqlalchemy.exc import DBAPIError
 
@@ -20,7 +22,6 @@ from database.progress import progress
 from database.schema import run_migration
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
@@ -57,8 +58,12 @@ def copy_tables(source: Path, engine: Engine) -> None:
                 _fill(database, connection)
             with stage.begin() as connection:
                 _swap(connection, sqlite.count_rows(database), target)
-    except DBAPIError as error:
-        reason = str(error.orig or error).strip().splitlines()
+    except (
+        DBAPIError,
+        psycopg2.Error,
+        sqlite3.Error,
+    ) as error:  # the last two: COPY, and what it is fed from
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()
         raise UserError(
             f"cannot copy the backup into PostgreSQL: {reason[0]}", *reason[1:3], "the database is as it was"
         ) from None

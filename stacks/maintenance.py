@@ -252,6 +252,6 @@ def _words(flags: dict[str, object]) -> Sequence[str]:
     given = {
         f"--{name.replace('_', '-')}": value
         for name, value in flags.items()
-        if value not in {"", False, None}
+        if value is not False and value not in {"", None}  # 0 is a value
     }
     return [name if value is True else f"{name}={value}" for name, value in given.items()]

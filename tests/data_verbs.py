@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import mlflow
 
 from tests import story
+from tests.stack import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +49,24 @@ def cleanup_deletes_what_was_deleted_and_nothing_else(stack: StackUnderTest, fol
     story.check(stack.url, live, folder)
     again = json.loads(stack.invoke(*words, "--yes", "--json").stdout)
     assert set(again["deleted"].values()) == {0}
+
+
+def a_schedule_cleans_up_and_logs_what_it_did(stack: StackUnderTest) -> None:
+    """Switched on for a stack that runs already, at every minute; the next minute is waited for."""
+    client = mlflow.MlflowClient(stack.url)
+    live, doomed = story.some_run(stack.url).info, story.some_run(stack.url).info
+    client.delete_run(doomed.run_id)
+    stack.up("--set", "cleanup_schedule=* * * * *", "--set", "cleanup_older_than=0m")
+
+    def log() -> str:
+        return stack.invoke("logs", f"--stack={stack.name}", "--service=cleanup").stdout
+
+    wait_until(lambda: "exit code 0 " in log(), log)
+    assert "next cleanup at" in log()
+    assert re.search(r'exit code 0 \{"deleted": \{"runs": [1-9]', log()), log()
+    there = {run.info.run_id for run in _all_runs(client, doomed.experiment_id)}
+    assert live.run_id in there
+    assert doomed.run_id not in there
 
 
 def usage_names_the_experiments(stack: StackUnderTest, folder: Path) -> None:

@@ -150,7 +150,8 @@ class ComposeEngine(Engine):
         options = ["--rm", "--no-deps", "--name", name, *terminal, *user, *mounts, *variables]
         command = self._compose("run", *options, "mlflow", "python", *argv)
         # On a terminal, Ctrl-C is a key that goes into the container. Elsewhere it comes to us alone, and goes on once.
-        process = subprocess.Popen(command, start_new_session=not on_terminal, stdout=output)
+        stdin = None if on_terminal else subprocess.DEVNULL
+        process = subprocess.Popen(command, stdin=stdin, stdout=output, start_new_session=not on_terminal)
         try:
             return process.wait()
         except KeyboardInterrupt:

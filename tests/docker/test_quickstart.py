@@ -7,20 +7,19 @@ import ipaddress
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from stacks.engines.compose import compose_command
 from tests import quickstart, story
-from tests.host.gateway.provider import provider
-from tests.stack import StackUnderTest, free_port
+from tests.stack import StackUnderTest, free_port, free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.docker
@@ -63,6 +62,22 @@ class Containers(quickstart.Inside):
         found = self.all()
         return {service: (found[service]["Id"], found[service]["State"]["Pid"]) for service in RUNNING}
 
+    def watched(self) -> Callable[[], list[object]]:
+        wanted = f"label=org.mlflow-stacks.project={self.project}"
+        return lambda: [*docker("ps", "--all", "--quiet", "--filter", wanted).split()]
+
+    def places(self) -> dict[str, str]:
+        containers = self.all()
+        images = {container["Image"] for container in containers.values()}
+        config = [*compose_command(), "--file", str(self.stack.state / "compose.yaml"), "config"]
+        return {
+            "docker inspect": json.dumps(containers),
+            "docker history": "".join(docker("history", "--no-trunc", image) for image in images),
+            "docker compose config": subprocess.run(
+                config, capture_output=True, text=True, check=True
+            ).stdout,
+        }
+
 
 @pytest.fixture(scope="module")
 def bridge() -> str:
@@ -74,16 +89,8 @@ def bridge() -> str:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, bridge: str) -> Iterator[StackUnderTest]:
     """Start quickstart once, with a provider on the bridge's address behind its gateway."""
-    folder = tmp_path_factory.mktemp("quickstart")
-    with provider(bridge) as base:
-        settings = {"port": free_port(), "gateway_port": free_port()} | quickstart.write_gateway(folder, base)
-        subject = StackUnderTest("quickstart", "compose", folder / "state", settings)
-        try:
-            subject.up()
-            yield subject
-        finally:
-            if (subject.state / "stack.json").exists():
-                subject.down("--volumes", "--yes")
+    with quickstart.running("compose", tmp_path_factory.mktemp("quickstart"), bridge) as subject:
+        yield subject
 
 
 @pytest.fixture(scope="module")
@@ -91,80 +98,8 @@ def inside(stack: StackUnderTest) -> Containers:
     return Containers(stack)
 
 
-def test_up_ends_with_every_service_ready_and_two_urls(stack: StackUnderTest) -> None:
-    status = stack.status()
-    names = ["postgres", "role", "object-store", "bucket", "schema", "mlflow", "gateway-sync"]
-    assert [service["name"] for service in status["services"]] == names
-    assert {service["health"] for service in status["services"]} == {"healthy", "done"}
-    assert all(
-        service["memory"] > 10 * 2**20 for service in status["services"] if service["health"] == "healthy"
-    )
-    assert stack.service("mlflow")["url"] == stack.url
-    assert status["gateway"] == f"{stack.url}/gateway/mlflow/v1"
-    assert status["schema"]["state"] == "current"
-
-
-def test_a_story_outlives_down_and_up_and_lies_in_both_stores(
-    stack: StackUnderTest, inside: Containers, tmp_path: Path
-) -> None:
-    told = story.tell(stack.url, tmp_path)
-    story.check(stack.url, told, tmp_path)
-    stack.down()
-    assert (
-        docker("ps", "--all", "--quiet", "--filter", f"label=org.mlflow-stacks.project={inside.project}")
-        == ""
-    )
-    stack.up()
-    story.check(stack.url, told, tmp_path)
-    quickstart.model_is_in_both_stores(inside, told)
-
-
-def test_a_stock_client_moves_300_mb_both_ways_through_the_server_alone(
-    stack: StackUnderTest, tmp_path: Path
-) -> None:
-    quickstart.big_artifact(stack, tmp_path)
-
-
-@pytest.mark.parametrize("victim", ["postgres", "mlflow"])
-def test_no_acknowledged_metric_is_lost_when_a_service_is_killed(inside: Containers, victim: str) -> None:
-    quickstart.metrics_survive(inside, victim)
-
-
-@pytest.mark.parametrize("victim", ["object-store", "mlflow"])
-def test_no_acknowledged_artifact_is_lost_when_a_service_is_killed(
-    inside: Containers, victim: str, tmp_path: Path
-) -> None:
-    quickstart.artifacts_survive(inside, victim, tmp_path)
-
-
-def test_the_gateway_chats_streams_and_names_the_missing_key(stack: StackUnderTest) -> None:
-    quickstart.gateway_answers(stack.status()["gateway"])
-
-
-def test_no_secret_shows_anywhere(stack: StackUnderTest, inside: Containers) -> None:
-    containers = inside.all()
-    images = {container["Image"] for container in containers.values()}
-    config = subprocess.run(
-        [*compose_command(), "--file", str(stack.state / "compose.yaml"), "config"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    places = {
-        "docker inspect": json.dumps(containers),
-        "docker history": "".join(docker("history", "--no-trunc", image) for image in images),
-        "docker compose config": config.stdout,
-    }
-    quickstart.no_secret_in(stack, places | quickstart.what_anybody_can_read(stack))
-    quickstart.secret_files_are_closed(stack, 0o444)  # read by a container's user; the folder is closed
-
-
-def test_mlflow_is_no_superuser_of_its_stores(inside: Containers) -> None:
-    quickstart.roles_are_modest(inside)
-
-
-def test_a_lost_secret_is_named_and_nothing_changes(inside: Containers) -> None:
-    quickstart.lost_secret_is_named(inside, "postgres-password")
+class TestOnCompose(quickstart.OnEitherEngine):
+    """What the host engine runs as well."""
 
 
 def test_only_the_server_is_published_and_only_on_loopback(stack: StackUnderTest, inside: Containers) -> None:
@@ -175,7 +110,6 @@ def test_only_the_server_is_published_and_only_on_loopback(stack: StackUnderTest
         for binding in bindings or ()
     }
     assert published == {("mlflow", "127.0.0.1", stack.settings["port"])}
-    quickstart.foreign_headers_are_refused(stack)
 
 
 def test_the_stores_are_reached_from_their_own_network_alone(inside: Containers) -> None:
@@ -243,31 +177,40 @@ def test_every_container_gets_nothing_it_does_not_need(inside: Containers) -> No
         assert set(uids) == {"999" if service == "postgres" else "10001"}, service
 
 
-def test_of_two_up_at_once_one_wins_and_a_standalone_gateway_has_a_url_of_its_own(
-    stack: StackUnderTest, inside: Containers
-) -> None:
-    quickstart.one_of_two_wins(stack, "gateway=standalone")
-    url = f"http://127.0.0.1:{stack.settings['gateway_port']}"
-    answer = stack.up("--set", "gateway=standalone")  # which leaves it its keys
-    assert answer["services"][-1]["url"] == url
-    assert answer["gateway"] == f"{url}/v1"
-    quickstart.gateway_answers(answer["gateway"])
-    bindings = inside.all()["gateway"]["NetworkSettings"]["Ports"]["5556/tcp"]
-    assert bindings == [{"HostIp": "127.0.0.1", "HostPort": str(stack.settings["gateway_port"])}]
-
-
-def test_the_built_in_gateway_comes_back_and_a_changed_key_needs_no_restart(
-    stack: StackUnderTest, inside: Containers
-) -> None:
-    answer = stack.up()
-    assert answer["gateway"] == f"{stack.url}/gateway/mlflow/v1"
-    quickstart.gateway_answers(answer["gateway"])
-    keys = stack.settings["gateway_keys"]
-    shutil.copy(f"{keys}/provider-key", f"{keys}/absent-key")
-    before = inside.identities()
+def test_a_step_that_fails_fails_up_and_is_named(stack: StackUnderTest) -> None:
+    password = stack.state / "secrets" / "postgres-password"
+    right = password.read_text()
+    password.chmod(0o600)
+    password.write_text("another password")
+    try:
+        said = stack.invoke("up", "--stack=quickstart", "--engine=compose", expect=1).stderr
+    finally:
+        password.write_text(right)
+        password.chmod(0o444)
+    assert "error: service 'role' failed: exited, exit code 1" in said
+    assert "does not let its superuser in" in said
     stack.up()
-    assert inside.identities() == before
-    assert quickstart.chat(answer["gateway"], "keyless") == quickstart.TEXT
+
+
+def test_a_full_store_is_told_to_the_client_and_serves_again_once_there_is_room(tmp_path: Path) -> None:
+    small = StackUnderTest("minio-postgres", "compose", tmp_path / "state", free_ports())
+    rendered = small.invoke("render", "--stack=minio-postgres", "--engine=compose").stdout
+    project = yaml.safe_load(rendered)["name"]
+    name = f"{project}_object-store-data"
+    docker(
+        *("volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs"),
+        *("--opt", "o=size=30m,uid=10001,gid=10001,mode=750"),
+        *("--label", f"com.docker.compose.project={project}"),
+        *("--label", "com.docker.compose.volume=object-store-data", name),
+    )
+
+    def grow() -> None:
+        where = docker("volume", "inspect", "--format", "{{.Mountpoint}}", name).strip()
+        subprocess.run(["mount", "-o", "remount,size=100m", where], check=True)
+
+    with quickstart.taken_down(small):
+        small.up()
+        quickstart.full_store_is_told(small, grow, tmp_path)
 
 
 def test_rotated_secrets_open_every_door_and_lose_nothing(inside: Containers, tmp_path: Path) -> None:

@@ -44,9 +44,16 @@ def test_a_backup_in_a_bucket_restores(
     data_verbs.a_backup_in_a_bucket_restores(stack, tmp_path, endpoint, monkeypatch)
 
 
+@pytest.mark.parametrize("stack", ["local"], indirect=True)
 def test_an_interrupted_backup_leaves_none(stack: StackUnderTest, tmp_path: Path) -> None:
     data_verbs.an_interrupted_backup_leaves_none(stack, tmp_path)
 
 
+@pytest.mark.parametrize("stack", ["local", "quickstart"], indirect=True)
 def test_the_schema_is_current_and_migrate_changes_nothing(stack: StackUnderTest, tmp_path: Path) -> None:
     data_verbs.the_schema_is_current_and_migrate_changes_nothing(stack, tmp_path)
+
+
+@pytest.mark.parametrize("stack", ["quickstart"], indirect=True)
+def test_a_schedule_cleans_up_and_logs_what_it_did(stack: StackUnderTest) -> None:
+    data_verbs.a_schedule_cleans_up_and_logs_what_it_did(stack)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,16 +12,14 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-import requests
 
 from stacks.settings import ROOT
 from tests import quickstart, story
 from tests.host.database import servers
-from tests.host.gateway.provider import provider
-from tests.stack import StackUnderTest, free_port
+from tests.stack import StackUnderTest, free_port, free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PORTS = {
     "mlflow": "port",
@@ -58,24 +55,25 @@ class Processes(quickstart.Inside):
     def identities(self) -> dict[str, object]:
         return {service: self.process(service).pid for service in ("postgres", "object-store", "mlflow")}
 
+    def watched(self) -> Callable[[], list[object]]:
+        family = [self.keeper, *self.keeper.children(recursive=True)]
+        return lambda: [p for p in family if p.is_running() and p.status() != "zombie"]
 
-def ports() -> dict[str, object]:
-    return {setting: free_port() for setting in PORTS.values()}
+    def places(self) -> dict[str, str]:
+        return {}
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackUnderTest]:
-    """Start quickstart once, with a provider behind its gateway."""
-    folder = tmp_path_factory.mktemp("quickstart")
-    with provider() as base:
-        settings = ports() | quickstart.write_gateway(folder, base)
-        subject = StackUnderTest("quickstart", "host", folder / "state", settings)
-        try:
-            subject.up()
-            yield subject
-        finally:
-            if (subject.state / "stack.json").exists():
-                subject.down("--volumes", "--yes")
+def bridge() -> str:
+    """Processes of this machine reach it on loopback."""
+    return "127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, bridge: str) -> Iterator[StackUnderTest]:
+    """Start quickstart once."""
+    with quickstart.running("host", tmp_path_factory.mktemp("quickstart"), bridge) as subject:
+        yield subject
 
 
 @pytest.fixture(scope="module")
@@ -83,67 +81,8 @@ def inside(stack: StackUnderTest) -> Processes:
     return Processes(stack)
 
 
-def test_up_ends_with_every_service_ready_and_two_urls(stack: StackUnderTest) -> None:
-    status = stack.status()
-    names = ["postgres", "role", "object-store", "bucket", "schema", "mlflow", "gateway-sync"]
-    assert [service["name"] for service in status["services"]] == names
-    assert {service["health"] for service in status["services"]} == {"healthy", "done"}
-    assert all(
-        service["memory"] > 10 * 2**20 for service in status["services"] if service["health"] == "healthy"
-    )
-    assert stack.service("mlflow")["url"] == stack.url
-    assert status["gateway"] == f"{stack.url}/gateway/mlflow/v1"
-    assert status["schema"]["state"] == "current"
-
-
-def test_a_story_outlives_down_and_up_and_lies_in_both_stores(
-    stack: StackUnderTest, inside: Processes, tmp_path: Path
-) -> None:
-    told = story.tell(stack.url, tmp_path)
-    story.check(stack.url, told, tmp_path)
-    keeper = inside.keeper
-    family = [keeper, *keeper.children(recursive=True)]
-    stack.down()
-    assert not [process for process in family if process.is_running() and process.status() != "zombie"]
-    stack.up()
-    story.check(stack.url, told, tmp_path)
-    quickstart.model_is_in_both_stores(inside, told)
-
-
-def test_a_stock_client_moves_300_mb_both_ways_through_the_server_alone(
-    stack: StackUnderTest, tmp_path: Path
-) -> None:
-    quickstart.big_artifact(stack, tmp_path)
-
-
-@pytest.mark.parametrize("victim", ["postgres", "mlflow"])
-def test_no_acknowledged_metric_is_lost_when_a_service_is_killed(inside: Processes, victim: str) -> None:
-    quickstart.metrics_survive(inside, victim)
-
-
-@pytest.mark.parametrize("victim", ["object-store", "mlflow"])
-def test_no_acknowledged_artifact_is_lost_when_a_service_is_killed(
-    inside: Processes, victim: str, tmp_path: Path
-) -> None:
-    quickstart.artifacts_survive(inside, victim, tmp_path)
-
-
-def test_the_gateway_chats_streams_and_names_the_missing_key(stack: StackUnderTest) -> None:
-    quickstart.gateway_answers(stack.status()["gateway"])
-
-
-def test_no_secret_shows_anywhere(stack: StackUnderTest) -> None:
-    quickstart.no_secret_in(stack, quickstart.what_anybody_can_read(stack))
-    quickstart.secret_files_are_closed(stack, 0o400)
-
-
-def test_mlflow_is_no_superuser_of_its_stores(inside: Processes) -> None:
-    quickstart.roles_are_modest(inside)
-
-
-@pytest.mark.parametrize("name", ["postgres-password", "gateway-passphrase"])
-def test_a_lost_secret_is_named_and_nothing_changes(inside: Processes, name: str) -> None:
-    quickstart.lost_secret_is_named(inside, name)
+class TestOnHost(quickstart.OnEitherEngine):
+    """What Compose runs as well."""
 
 
 def test_everything_listens_on_loopback_alone(stack: StackUnderTest, inside: Processes) -> None:
@@ -157,103 +96,22 @@ def test_everything_listens_on_loopback_alone(stack: StackUnderTest, inside: Pro
     }
 
 
-def test_a_foreign_host_or_origin_is_refused(stack: StackUnderTest) -> None:
-    quickstart.foreign_headers_are_refused(stack)
-
-
-def test_of_two_up_at_once_one_wins_and_a_standalone_gateway_has_a_url_of_its_own(
-    stack: StackUnderTest,
-) -> None:
-    quickstart.one_of_two_wins(stack, "gateway=standalone")
-    answer = stack.status()
-    url = f"http://127.0.0.1:{stack.settings['gateway_port']}"
-    assert answer["services"][-1]["url"] == url
-    assert answer["gateway"] == f"{url}/v1"
-    quickstart.gateway_answers(answer["gateway"])
-
-
-def test_the_built_in_gateway_comes_back(stack: StackUnderTest) -> None:
-    answer = stack.up()
-    assert answer["gateway"] == f"{stack.url}/gateway/mlflow/v1"
-    quickstart.gateway_answers(answer["gateway"])
-
-
-def test_a_wrong_gateway_yaml_is_told_before_anything_starts(tmp_path: Path) -> None:
-    broken = tmp_path / "gateway.yaml"
-    broken.write_text(
-        "endpoints:\n- name: chat\n  endpoint_type: llm/v1/chat\n  model: {provider: nosuch, name: x}\n"
-    )
-    fresh = StackUnderTest(
-        "gateway", "host", tmp_path, {"gateway_port": free_port(), "gateway_config": broken}
-    )
-    answer = fresh.invoke("up", "--stack=gateway", "--engine=host", expect=1).stderr
-    assert "endpoints[0].model.provider" in answer
-    assert str(broken) in answer
-    assert not (fresh.state / "supervisord.pid").exists()
-
-
-def test_the_gateway_stack_runs_alone_and_starts_without_any_key(tmp_path: Path) -> None:
-    with provider() as base:
-        settings = quickstart.write_gateway(tmp_path, base)
-        alone = StackUnderTest(
-            "gateway", "host", tmp_path / "state", {"gateway_port": free_port(), **settings}
-        )
-        key = tmp_path / "keys" / "provider-key"
-        key.rename(tmp_path / "aside")
-        try:
-            answer = alone.up()
-            assert [service["name"] for service in answer["services"]] == ["gateway"]
-            (tmp_path / "aside").rename(key)
-            answer = alone.up()
-            quickstart.gateway_answers(answer["gateway"])
-        finally:
-            alone.down("--volumes", "--yes")
-
-
-def test_a_second_copy_of_the_repository_runs_beside_the_first(stack: StackUnderTest, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    unwanted = shutil.ignore_patterns(".git", ".venv", ".stacks", "__pycache__", ".*_cache", "tests", ".env")
-    shutil.copytree(ROOT, copy, ignore=unwanted)
-    second = StackUnderTest("minio-postgres", "host", copy / ".stacks", ports(), root=copy)
-    try:
-        assert second.up()["project"] != stack.status()["project"]
-        run = story.some_run(second.url)
-        assert run.data.metrics == {"x": 1.0}
-        assert story.some_run(stack.url).info.run_id != run.info.run_id
-    finally:
-        second.down("--volumes", "--yes")
-    assert stack.service("mlflow")["health"] == "healthy"
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small file system")
 def test_a_full_store_is_told_to_the_client_and_serves_again_once_there_is_room(tmp_path: Path) -> None:
-    import mlflow
-
-    small = StackUnderTest("minio-postgres", "host", tmp_path / "state", ports())
+    small = StackUnderTest("minio-postgres", "host", tmp_path / "state", free_ports())
     objects = small.state / "data" / "objects"
     objects.mkdir(parents=True)
     for folder in (small.state, small.state / "data", objects):
         folder.chmod(0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m,mode=700", "tmpfs", str(objects)], check=True)
+
+    def mount(*options: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(objects)]
+        subprocess.run(command, check=True)
+
+    mount("size=30m", "mode=700")
     try:
         small.up()
-        client = mlflow.MlflowClient(small.url)
-        run = client.create_run("0").info.run_id
-        kept, large = tmp_path / "kept.bin", tmp_path / "large.bin"
-        kept.write_bytes(os.urandom(10 * 2**20))
-        large.write_bytes(os.urandom(40 * 2**20))
-        client.log_artifact(run, str(kept))
-        with pytest.raises(requests.HTTPError, match="the artifact store is full, or lost the upload"):
-            client.log_artifact(run, str(large))
-        assert [file.path for file in client.list_artifacts(run)] == ["kept.bin"]
-        (tmp_path / "back").mkdir()
-        back = client.download_artifacts(run, "kept.bin", str(tmp_path / "back"))
-        assert kept.read_bytes() == (tmp_path / "back" / "kept.bin").read_bytes(), back
-        client.log_metric(run, "still", 1.0)
-        subprocess.run(["mount", "-o", "remount,size=100m", str(objects)], check=True)
-        client.log_artifact(run, str(large))
-        client.download_artifacts(run, "large.bin", str(tmp_path / "back"))
-        assert large.read_bytes() == (tmp_path / "back" / "large.bin").read_bytes()
+        quickstart.full_store_is_told(small, lambda: mount("remount", "size=100m"), tmp_path)
     finally:
         small.down()
         subprocess.run(["umount", str(objects)], check=True)
@@ -301,11 +159,10 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
 def external(
     database: servers.Postgres, object_store: dict[str, object], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[StackUnderTest]:
-    settings = ports() | object_store | {"database": database_of_somebody(database, "external")}
+    settings = free_ports() | object_store | {"database": database_of_somebody(database, "external")}
     subject = StackUnderTest("minio-postgres", "host", tmp_path_factory.mktemp("state"), settings)
-    yield subject
-    if (subject.state / "stack.json").exists():
-        subject.down("--volumes", "--yes")
+    with quickstart.taken_down(subject):
+        yield subject
 
 
 @pytest.mark.parametrize(

@@ -69,9 +69,15 @@ def test_every_container_gets_nothing_it_does_not_need(stack: str, settings: tup
         assert not {"container_name", "privileged", "cap_add"} & service.keys(), name
 
 
+@pytest.mark.parametrize(
+    "settings", [(), ("gateway=standalone",), ("object_store_url=http://192.0.2.1:5558",)]
+)
 @pytest.mark.parametrize("stack", catalogue.names())
-def test_nothing_is_published_beyond_loopback_unless_a_setting_says_so(stack: str) -> None:
-    services = yaml.safe_load(render(deployment(stack), "compose")["compose.yaml"])["services"]
+def test_nothing_is_published_beyond_loopback_unless_a_setting_says_so(
+    stack: str, settings: tuple[str, ...]
+) -> None:
+    rendered = render(deployment(stack, *settings), "compose")["compose.yaml"]
+    services = yaml.safe_load(rendered)["services"]
     published = [port for service in services.values() for port in service.get("ports", [])]
     assert published
     assert all(port.startswith("127.0.0.1:") for port in published)

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from artifacts import Store, StoreError, open_store
+from artifacts.repository import RepositoryStore
 from artifacts.s3 import s3_client
+from tests.host.cleanup.world import tracking_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,13 +54,27 @@ def s3_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     server.wait(30)
 
 
-@pytest.fixture(params=["path", "file", "s3"])
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Serve a folder with MLflow's tracking server; yield the URL of its artifacts, and the folder."""
+    root = tmp_path_factory.mktemp("proxied")
+    (root / "artifacts").mkdir()
+    with tracking_server(f"sqlite:///{root}/mlflow.db", str(root / "artifacts")) as url:
+        yield f"{url}/api/2.0/mlflow-artifacts/artifacts", root / "artifacts"
+
+
+@pytest.fixture(params=["path", "file", "s3", "repository"])
 def store_and_folder(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Store, Path]:
     """Return an empty store of each kind, and the folder where its objects lie as files."""
     if request.param == "s3":
         bucket: Path = request.getfixturevalue("s3_bucket")
         folder = bucket / tmp_path.name
         return open_store(f"s3://bucket/{tmp_path.name}"), folder
+    if request.param == "repository":
+        # the one store beside S3 and a folder that MLflow itself can serve here, through its own client
+        url, root = request.getfixturevalue("proxied")
+        (root / tmp_path.name).mkdir()
+        return RepositoryStore(f"{url}/{tmp_path.name}"), root / tmp_path.name
     folder = tmp_path / "artifacts with space"
     folder.mkdir()
     return open_store(str(folder) if request.param == "path" else folder.as_uri()), folder
@@ -88,7 +104,9 @@ def test_a_listing_holds_every_object_below_the_folder_and_none_beside_it(
     found = {item.key: item for item in store.list()}
     assert set(found) == {"1/a/artifacts/x", "1/a/artifacts/deep/y z ü", "1/ab/artifacts/x", "2/c"}
     assert found["2/c"].size == 3
-    assert abs((found["2/c"].modified or 0) - time.time()) < 3600
+    modified = found["2/c"].modified
+    assert (modified is None) == isinstance(store, RepositoryStore)
+    assert modified is None or abs(modified - time.time()) < 3600
     assert keys_of(store, "1/a") == keys_of(store, "1/a/") == {"1/a/artifacts/x", "1/a/artifacts/deep/y z ü"}
     assert set(store.folders()) == {"1", "2"}
     assert set(store.folders("1")) == {"a", "ab"}

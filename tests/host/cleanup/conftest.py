@@ -219,9 +219,20 @@ def new_database(postgres: servers.Postgres) -> Callable[[], str]:
 @pytest.fixture(scope="session")
 def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a SQLite database of the installed MLflow's schema, with nothing in it."""
+    folder = tmp_path_factory.mktemp("empty")
+    _make_tables(f"sqlite:///{folder}/mlflow.db", folder)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def empty_postgresql(postgres: servers.Postgres, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the name of a PostgreSQL database like `empty_sqlite`, to be a template."""
+    _make_tables(postgres.create("tables"), tmp_path_factory.mktemp("empty"))
+    return "tables"
+
+
+def _make_tables(uri: str, folder: Path) -> None:
     import mlflow.store.tracking.sqlalchemy_store as module
 
     tracking: Any = module
-    folder = tmp_path_factory.mktemp("empty")
-    tracking.SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", str(folder))._dispose_engine()
-    return folder / "mlflow.db"
+    tracking.SqlAlchemyStore(uri, str(folder))._dispose_engine()

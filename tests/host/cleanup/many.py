@@ -73,7 +73,10 @@ def put(destination: str, keys: list[str]) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(
             pool.map(
-                lambda key: client.put_object(Bucket=bucket, Key=f"{prefix}/{key}", Body=key.encode()), keys
+                lambda key: client.put_object(
+                    Bucket=bucket, Key=f"{prefix}/{key}".lstrip("/"), Body=key.encode()
+                ),
+                keys,
             )
         )
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import inspect
 
-from tests.host.cleanup.world import PURGED_RUNS, dangling, owner_ids
+from artifacts import open_store
+from artifacts.s3 import s3_client
+from tests.host.cleanup.many import add_runs, put
+from tests.host.cleanup.world import PURGED_RUNS, dangling, free_port, ftp_server, owner_ids
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.host.cleanup.conftest import World
     from tests.host.database.servers import Postgres
 
@@ -81,6 +89,37 @@ def test_a_database_that_is_no_mlflow_database_is_refused(
         other.execute("INSERT INTO runs VALUES ('marathon')")
     local_world.cleanup("--yes", f"--backend-store-uri=sqlite:///{tmp_path}/other.db", code=1)
     assert "not an MLflow database" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("database", "message"),
+    [
+        ("empty", "no MLflow database yet"),
+        ("other", "not an MLflow database"),
+        ("missing", "no such database"),
+        ("unreachable", "does not answer"),
+    ],
+)
+def test_a_postgresql_that_is_no_mlflow_database_is_refused(
+    database: str,
+    message: str,
+    s3_world: World,
+    new_database: Callable[[], str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    keys, runs = s3_world.objects(), s3_world.runs()
+    uri = new_database()
+    if database == "other":
+        replace(s3_world, uri=uri).sql("CREATE TABLE runs AS SELECT 'marathon' AS name")
+    elif database == "missing":
+        uri += "-missing"
+    elif database == "unreachable":
+        uri = re.sub(r":\d+/", f":{free_port()}/", uri)
+    s3_world.cleanup("--yes", f"--backend-store-uri={uri}", code=1)
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    unchanged(s3_world, keys, runs)
 
 
 def test_a_role_that_may_only_read_is_told_so_and_no_object_is_deleted(
@@ -173,26 +212,48 @@ STRANGE = [
 ]
 
 
-def test_nothing_is_deleted_from_a_strange_artifact_location(local_world: World) -> None:
-    world = local_world
-    run, other = world.ids["plain-deleted"], world.ids["parent"]
-    outside = Path(world.destination).parent / "elsewhere" / run / "artifacts" / "keep"
-    sibling = Path(f"{world.destination}-sibling/1/{run}/artifacts/keep")
-    for path in (outside, sibling):
-        path.parent.mkdir(parents=True)
-        path.write_text("keep")
-    before = world.objects()
-    for template in STRANGE:
+def test_nothing_is_deleted_from_a_strange_artifact_location(world: World) -> None:
+    other = world.ids["parent"]
+    uris = dict(zip(add_runs(world, len(STRANGE), world.ids["two"]), STRANGE, strict=True))
+    places = [f"{world.destination}-sibling", f"{world.destination.rpartition('/')[0]}/elsewhere"]
+    if world.destination.startswith("s3://"):
+        s3_client().create_bucket(Bucket="another-bucket")
+        places.append("s3://another-bucket")
+    kept = [f"1/{run}/artifacts/keep" for run in uris] + [f"{run}/artifacts/keep" for run in uris]
+    for place in places:
+        put(place, kept)
+    for run, template in uris.items():
         uri = template.format(destination=world.destination, run=run, other=other)
         world.sql("UPDATE runs SET artifact_uri = :uri WHERE run_uuid = :run", uri=uri, run=run)
-        answer = world.cleanup("--yes", "--only=runs")
-        assert {item["id"] for item in answer["skipped"]} >= {run}, uri
-        assert "plain-deleted" in world.runs(), uri
-    assert outside.exists()
-    assert sibling.exists()
-    gone = {world.ids[name] for name in PURGED_RUNS - {"plain-deleted"}}
+    before = world.objects()
+    answer = world.cleanup("--yes", "--only=runs")
+    skipped = {item["id"] for item in answer["skipped"]}
+    assert [uri for run, uri in uris.items() if run not in skipped] == []
+    assert set(uris) <= set(world.rows("SELECT run_uuid FROM runs"))
+    for place in places:
+        assert {item.key for item in open_store(place).list()} == set(kept)
+    gone = {world.ids[name] for name in PURGED_RUNS}
+    gone |= {entity for name, entity in world.ids.items() if name in {"team-deleted", "team-gone"}}
     assert {key for key in before - world.objects() if not gone & set(key.split("/"))} == set()
     world.assert_whole()
+
+
+def test_a_store_that_cannot_delete_keeps_its_rows(
+    local_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MLflow's client for FTP lists and uploads, and has no way to delete."""
+    keys, runs = local_world.objects(), local_world.runs()
+    with ftp_server(Path(local_world.destination)) as uri:
+        there = {item.key for item in open_store(uri).list()}
+        answer = local_world.cleanup("--yes", "--orphan-grace=0m", f"--artifacts-destination={uri}", code=1)
+    assert there == keys
+    assert "Not implemented yet" in next(
+        item["reason"] for item in answer["skipped"] if item["id"] == local_world.ids["plain-deleted"]
+    )
+    assert local_world.runs() == runs
+    assert local_world.objects() == keys
+    assert "secret-key" not in json.dumps(answer) + capsys.readouterr().err
+    local_world.assert_whole()
 
 
 def test_a_location_behind_a_symbolic_link_is_not_followed(local_world: World, tmp_path: Path) -> None:

@@ -45,26 +45,43 @@ def wait_for_port(process: subprocess.Popen[bytes], port: int, log: Path) -> Non
 
 
 @contextmanager
-def s3_server(root: Path) -> Iterator[dict[str, str]]:
-    """Serve the folders of `root` as buckets; yield the environment that finds them."""
+def rclone(kind: str, root: Path) -> Iterator[int]:
+    """Serve a folder with rclone, to the user ``access-key`` with ``secret-key``; yield the port."""
     port = free_port()
     log = root.with_suffix(".log")
-    rclone = Path(sys.executable).parent / "rclone"
-    argv = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{port}"]
-    argv += ["--auth-key", "access-key,secret-key", str(root)]
+    argv = [str(Path(sys.executable).parent / "rclone"), "serve", kind, "--addr", f"127.0.0.1:{port}"]
+    argv += (
+        ["--auth-key", "access-key,secret-key"]
+        if kind == "s3"
+        else ["--user", "access-key", "--pass", "secret-key"]
+    )
     with log.open("wb") as output:
-        process = subprocess.Popen(argv, stdout=output, stderr=output)
+        process = subprocess.Popen([*argv, str(root)], stdout=output, stderr=output)
     try:
         wait_for_port(process, port, log)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def s3_server(root: Path) -> Iterator[dict[str, str]]:
+    """Serve the folders of `root` as buckets; yield the environment that finds them."""
+    with rclone("s3", root) as port:
         yield {
             "MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
             "AWS_ACCESS_KEY_ID": "access-key",
             "AWS_SECRET_ACCESS_KEY": "secret-key",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-    finally:
-        process.terminate()
-        process.wait(30)
+
+
+@contextmanager
+def ftp_server(root: Path) -> Iterator[str]:
+    """Serve a folder with FTP; yield it as an artifact destination."""
+    with rclone("ftp", root) as port:
+        yield f"ftp://access-key:secret-key@127.0.0.1:{port}/"
 
 
 @contextmanager
@@ -144,7 +161,7 @@ class Builder:
 
     def model(self, name: str, experiment: str, run: str) -> str:
         """Create a logged model of a run, with params, tags, metrics and a file; it is the run's output."""
-        from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+        from mlflow.entities import LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Metric
 
         model = self.client.create_logged_model(
             experiment, name=name, source_run_id=run, tags={"t": name}, params={"depth": "3"}
@@ -154,6 +171,7 @@ class Builder:
             self.client.log_model_artifacts(model.model_id, folder)
         self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         self.client.log_outputs(run, [LoggedModelOutput(model.model_id, 0)])
+        self.client.log_inputs(run, models=[LoggedModelInput(model.model_id)])
         self.client.log_batch(run, [Metric("score", 0.5, 1, 0, model_id=model.model_id)])
         self.ids[name] = model.model_id
         return str(model.model_id)
@@ -178,6 +196,30 @@ class Builder:
         )
         self.ids[name] = trace
         return trace
+
+    def review(self, name: str, experiment: str, run: str, trace: str) -> None:
+        """Make what people who judge traces make: a prompt, a scorer, an issue, a review queue, a dataset."""
+        from mlflow.genai import datasets, label_schemas
+
+        store = self.client._tracking_client.store
+        prompt = self.client.register_prompt(f"prompt-{name}", "Say {{ word }}")
+        self.client.link_prompt_version_to_run(run, prompt)
+        self.client.link_prompt_versions_to_trace([prompt], trace)
+        self.client.link_traces_to_run([trace], run)
+        store.register_scorer(experiment, "polite", json.dumps({"name": "polite", "instructions": "be"}))
+        store.create_issue(experiment, f"issue of {name}", "it is slow", source_run_id=run)
+        schema = store.create_label_schema(
+            experiment, name="tone", type="feedback", input=label_schemas.InputText()
+        )
+        queue = store.create_review_queue(
+            experiment, name="to do", queue_type="custom", users=["bob"], schema_ids=[schema.schema_id]
+        )
+        store.add_items_to_review_queue(queue.queue_id, item_ids=[trace])
+        questions = datasets.create_dataset(
+            f"questions of {name}", sorted({experiment, self.ids["one"]}), {"of": name}
+        )
+        questions.merge_records([self.client.get_trace(trace)])
+        self.ids[f"dataset {name}"] = questions.dataset_id
 
     def register(self, name: str, source: str, run: str, model: str | None = None) -> None:
         """Register a model version with an alias and a tag."""
@@ -233,6 +275,8 @@ class Builder:
         self.trace("live-trace", one, parent)
         self.trace("live-trace-2", one)
         self.trace("trace-of-deleted-run", two, old)
+        self.review("live", one, parent, self.ids["live-trace"])
+        self.review("gone", gone, gone_run, self.ids["gone-trace"])
         survivor = self.log_run("survivor", kept)
         self.log_run("not-survivor", kept)
 
@@ -315,6 +359,7 @@ def read_live(uri: str) -> dict[str, Any]:
             if metadata.get("mlflow.sourceRun") not in live_runs:
                 metadata.pop("mlflow.sourceRun", None)
             found["traces"][trace.info.trace_id] = value
+    found["reviews"] = {item.experiment_id: _reviews(client, item.experiment_id) for item in active}
     for model in client.search_registered_models():
         found["registered"][model.name] = [
             (dict(client.get_model_version(model.name, version.version)), model.aliases)
@@ -322,6 +367,27 @@ def read_live(uri: str) -> dict[str, Any]:
         ]
     found["registered"] = repr(found["registered"])
     return found
+
+
+def _reviews(client: Any, experiment: str) -> str:
+    """Return what hangs on an experiment beside runs, models and traces."""
+    store = client._tracking_client.store
+    queues = store.list_review_queues(experiment)
+    # a record outlives the trace that it was made of
+    records = [
+        (dataset.name, dataset.tags, [(record.inputs, record.outputs) for record in dataset.records])
+        for dataset in client.search_datasets(experiment_ids=[experiment])
+    ]
+    return repr(
+        (
+            store.list_scorers(experiment),
+            store.search_issues(experiment),
+            list(store.list_label_schemas(experiment)),
+            list(queues),
+            [list(store.list_review_queue_items(queue.queue_id)) for queue in queues],
+            records,
+        )
+    )
 
 
 # (table, column, target, target column, condition): the references that MLflow makes by value.

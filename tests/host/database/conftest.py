@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,3 +50,16 @@ def old_database(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[st
         return old.postgresql_database(version, server, f"test{number}")
 
     return create
+
+
+@pytest.fixture
+def dump(postgres: servers.Postgres) -> Callable[[str], bytes]:
+    """Ask for everything that a database holds: as pg_dump says it, or as SQLite's statements."""
+
+    def everything(uri: str) -> bytes:
+        if uri.startswith("postgresql"):
+            return postgres.dump(uri.rpartition("/")[2])
+        with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection:
+            return "\n".join(connection.iterdump()).encode()
+
+    return everything

@@ -101,6 +101,7 @@ def postgres() -> Iterator[Postgres]:
         "max_connections": "300",
         "unix_socket_directories": "",
         "shared_buffers": "64MB",
+        "autovacuum": "off",  # its transactions look like changes of the data
     }
     argv = [str(BINARIES / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1"]
     for name, value in settings.items():

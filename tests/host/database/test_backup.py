@@ -153,13 +153,17 @@ def test_old_sets_are_pruned_and_the_last_good_one_stays(
     assert paths == {made[1].path, made[2].path, last.path, other.path}
 
 
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_set_is_refused_before_anything_is_touched(
-    old_database: Callable[[str, str], str], artifacts: Path, tmp_path: Path
+    kind: str,
+    old_database: Callable[[str, str], str],
+    dump: Callable[[str], bytes],
+    artifacts: Path,
+    tmp_path: Path,
 ) -> None:
-    uri = old_database("3.15.1", "sqlite")
-    database = Path(uri.removeprefix("sqlite:///"))
+    uri = old_database("3.15.1", kind)
     good = back_up(uri, tmp_path / "sets", destination=str(artifacts))
-    before, files = database.read_bytes(), content(artifacts)
+    before, files, name = dump(uri), content(artifacts), good.database["file"]
 
     def damaged(change: Callable[[Path], object]) -> Path:
         path = tmp_path / "damaged"
@@ -179,8 +183,8 @@ def test_a_damaged_set_is_refused_before_anything_is_touched(
 
     artifact = Path("artifacts") / "1" / "run7" / "artifacts" / "mödel.bin"
     cases: list[tuple[Callable[[Path], object], str]] = [
-        (lambda p: os.truncate(p / "database.sqlite", 5000), "database.sqlite has 5000 of"),
-        (lambda p: flip_byte(p / "database.sqlite"), "SHA-256 of database.sqlite does not fit"),
+        (lambda p: os.truncate(p / name, 5000), f"{name} has 5000 of"),
+        (lambda p: flip_byte(p / name), f"SHA-256 of {name} does not fit"),
         (lambda p: flip_byte(p / artifact), "SHA-256 of artifacts/1/run7/artifacts/mödel.bin does not fit"),
         (lambda p: (p / artifact).unlink(), "run7/artifacts/mödel.bin is missing"),
         (newer, "has format 2; this mlflow-stacks reads up to 1"),
@@ -193,7 +197,7 @@ def test_a_damaged_set_is_refused_before_anything_is_touched(
         path = damaged(change)
         with pytest.raises(UserError, match=message):
             restore(uri, path, destination=str(artifacts))
-        assert database.read_bytes() == before
+        assert dump(uri) == before
         assert content(artifacts) == files
 
 

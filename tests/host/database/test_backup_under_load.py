@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-CLIENTS = 8
+CLIENTS = 20
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

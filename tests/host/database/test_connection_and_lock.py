@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from console import UserError
+from database.backup import back_up
 from database.connection import connect, redact
 from database.lock import maintenance_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.host.database.servers import Postgres
 
 KINDS = ["sqlite", "postgresql"]
+ROOT = Path(__file__).parents[3]
 HOLDER = """
 import sys, time
 from database.connection import connect
@@ -151,3 +154,44 @@ def test_locks_of_two_databases_do_not_meet(new_uri: Callable[[str], str]) -> No
     first, second = connect(new_uri("postgresql")), connect(new_uri("postgresql"))
     with maintenance_lock(first, "migrate"), maintenance_lock(second, "migrate"):
         pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_verb_waits_as_long_as_it_is_told_and_then_says_who_holds_the_lock(
+    kind: str, old_database: Callable[[str, str], str], tmp_path: Path
+) -> None:
+    uri = old_database("3.15.1", kind)
+    store = f"--backend-store-uri={uri}"
+    one = back_up(uri, tmp_path / "sets")
+    files = f"--artifacts-destination={tmp_path / 'artifacts'}"
+    verbs = {
+        "migrate": ["migrate", store, f"--to={tmp_path / 'sets'}", "--yes"],
+        "backup": ["backup", store, f"--to={tmp_path / 'sets'}"],
+        "restore": ["restore", store, f"--backup={one.path}", "--yes"],
+        "cleanup": ["cleanup", store, files, "--yes"],
+    }
+    process = hold(uri)
+    try:
+        running = {
+            verb: subprocess.Popen(
+                [*(sys.executable, "-m", "invoke"), *words, "--wait=1"],
+                cwd=ROOT,
+                stderr=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                text=True,
+            )
+            for verb, words in verbs.items()
+        }
+        for verb, waiting in running.items():
+            errors = waiting.communicate(timeout=300)[1]
+            assert waiting.returncode == 1, (verb, errors)
+            holder = rf"held by cleanup \(process {process.pid} on \S+\) since 20\S+ \S+ UTC"
+            assert re.search(rf"waiting up to 1 s for the maintenance lock, {holder}", errors), errors
+            assert re.search(rf"error: cannot start {verb}: the maintenance lock .* is {holder}", errors), (
+                errors
+            )
+            assert "--wait=SECONDS" in errors
+            assert "Traceback" not in errors
+    finally:
+        process.kill()
+        process.wait()

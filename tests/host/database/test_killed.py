@@ -21,6 +21,7 @@ from database.connection import connect
 from database.migrate import migrate
 from database.restore import restore
 from database.revision import inspect_schema
+from tests.host.database import old
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,17 +66,6 @@ def wait_for_orphans(uri: str) -> None:
         while connection.exec_driver_sql(query).scalar():
             assert time.monotonic() < deadline
             time.sleep(0.1)
-
-
-@pytest.fixture
-def dump(postgres: Postgres) -> Callable[[str], bytes]:
-    def everything(uri: str) -> bytes:
-        if uri.startswith("postgresql"):
-            return postgres.dump(uri.rpartition("/")[2])
-        with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection:
-            return "\n".join(connection.iterdump()).encode()
-
-    return everything
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -144,7 +134,7 @@ back_up(sys.argv[1], Path(sys.argv[2]), destination=sys.argv[3])
 
 
 PATCHES = {
-    "while pg_restore is loaded": "database.postgresql as m; m.CHUNK = 5000; m.progress = lambda what: Bar()",
+    "while pg_restore is loaded": "database.postgresql as m; m.CHUNK = 5000; m.progress = lambda *_: Bar()",
     "while rows are copied": "database.tablecopy as m; m._BATCH = 10; m.progress = lambda *_: Bar()",
     "before the tables are swapped": "database.tablecopy as m; m._swap = die",
     "while pages are copied": "database.sqlite as m; m._PAGES = 10; m.progress = lambda what: Bar()",
@@ -203,6 +193,24 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.fixture
+def small_database(postgres: Postgres) -> Iterator[tuple[str, Path]]:
+    """Make a database of an older MLflow on a file system of its own; gives its URI and that file system."""
+    folder = postgres.data.parent / "small"  # where the server's user may go
+    folder.mkdir()
+    owner = postgres.data.stat()
+    options = f"size=64m,uid={owner.st_uid},gid={owner.st_gid},mode=700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], check=True)
+    postgres.sql(f"CREATE TABLESPACE small LOCATION '{folder}'")
+    postgres.sql("CREATE DATABASE small TABLESPACE small")
+    postgres.sql("", "small", stdin=old.script("3.10.1", "postgresql"))
+    yield postgres.uri("small"), folder
+    (folder / "filler").unlink(missing_ok=True)
+    postgres.sql("DROP DATABASE small WITH (FORCE)")
+    postgres.sql("DROP TABLESPACE small")
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
 def fill(folder: Path) -> None:
     with (folder / "filler").open("wb", buffering=0) as filler:
         while os.statvfs(folder).f_bavail:
@@ -248,3 +256,109 @@ def test_a_full_disk_during_a_sqlite_restore_leaves_the_old_data(
         restore(f"sqlite:///{path}", one.path)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("kept",)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_during_a_postgresql_restore_leaves_the_old_data(
+    old_database: Callable[[str, str], str],
+    small_database: tuple[str, Path],
+    dump: Callable[[str], bytes],
+    tmp_path: Path,
+) -> None:
+    uri, disk = small_database
+    before = dump(uri)
+    for stored in KINDS:
+        one = back_up(old_database("3.15.1", stored), tmp_path / "sets")
+        fill(disk)
+        with pytest.raises(UserError, match="No space left on device"):
+            restore(uri, one.path)
+        (disk / "filler").unlink()
+        assert dump(uri) == before
+    restore(uri, one.path)
+    assert dump(uri) != before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_for_the_artifacts_of_a_restore_leaves_the_old_data(
+    old_database: Callable[[str, str], str],
+    dump: Callable[[str], bytes],
+    small_disk: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from database import artifacts
+
+    (tmp_path / "artifacts").mkdir()
+    for number in range(10):
+        (tmp_path / "artifacts" / str(number)).write_bytes(os.urandom(50_000))
+    one = back_up(
+        old_database("3.15.1", "sqlite"), tmp_path / "sets", destination=str(tmp_path / "artifacts")
+    )
+    uri = old_database("3.10.1", "sqlite")
+    (small_disk / "9").write_bytes(b"old")
+    before = dump(uri)
+    with pytest.raises(UserError, match=rf"not enough room in {small_disk}: what is to be restored needs"):
+        restore(uri, one.path, destination=str(small_disk))
+    assert [path.name for path in small_disk.iterdir()] == ["9"]
+    monkeypatch.setattr(artifacts, "require_room", lambda *_: None)  # as if the room had gone afterwards
+    with pytest.raises(UserError, match="No space left on device") as error:
+        restore(uri, one.path, destination=str(small_disk))
+    assert "make room there" in str(error.value)
+    assert dump(uri) == before
+    assert (small_disk / "9").read_bytes() == b"old"
+    assert not list(small_disk.glob(".*"))
+
+
+def test_a_restore_killed_among_its_artifacts_goes_on_when_it_is_run_again(
+    old_database: Callable[[str, str], str], dump: Callable[[str], bytes], tmp_path: Path
+) -> None:
+    def content(folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+    store = tmp_path / "artifacts"
+    store.mkdir()
+    for number in range(10):
+        (store / str(number)).write_bytes(bytes([number]) * 100)
+    stored = old_database("3.15.1", "sqlite")
+    one = back_up(stored, tmp_path / "sets", destination=str(store))
+    wanted = content(store)
+    uri = old_database("3.10.1", "sqlite")
+    before = dump(uri)
+    script = """
+from artifacts.local import LocalStore
+from database.restore import restore
+put, count = LocalStore.put, die_at(int(sys.argv[4]))
+LocalStore.put = lambda *words: (count(), put(*words))
+restore(sys.argv[1], Path(sys.argv[2]), destination=sys.argv[3])
+"""
+    for number in range(5):
+        (store / str(number)).unlink()
+        (store / str(number + 5)).write_bytes(b"old")
+    run_until_killed(script, uri, one.path, store, 3)  # while what is missing is added
+    assert dump(uri) == before
+    assert [(store / str(number)).read_bytes() for number in range(5, 10)] == [b"old"] * 5
+    run_until_killed(
+        script, uri, one.path, store, 6
+    )  # while what differs is replaced: the database is restored
+    assert dump(uri) == dump(stored)
+    restore(uri, one.path, destination=str(store))
+    assert content(store) == wanted
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_backup_killed_during_the_dump_leaves_no_set(
+    kind: str, old_database: Callable[[str, str], str], dump: Callable[[str], bytes], tmp_path: Path
+) -> None:
+    uri = old_database("3.15.1", kind)
+    before = dump(uri)
+    script = """
+from database import backup, postgresql, sqlite
+postgresql.count_rows = sqlite.check = die
+backup.back_up(sys.argv[1], Path(sys.argv[2]))
+"""
+    run_until_killed(script, uri, tmp_path / "sets")
+    wait_for_orphans(uri)
+    assert dump(uri) == before
+    assert sets.list_sets(tmp_path / "sets")[0] == []
+    sets.verify(back_up(uri, tmp_path / "sets"))
+    assert not list((tmp_path / "sets").glob("*.partial"))

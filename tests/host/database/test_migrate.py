@@ -23,23 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from database.revision import Step
-    from tests.host.database.servers import Postgres
 
 KINDS = ["sqlite", "postgresql"]
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def dump(postgres: Postgres) -> Callable[[str], bytes]:
-    """Return everything a database holds: pg_dump, or SQLite's statements."""
-
-    def everything(uri: str) -> bytes:
-        if uri.startswith("postgresql"):
-            return postgres.dump(uri.rpartition("/")[2])
-        with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection:
-            return "\n".join(connection.iterdump()).encode()
-
-    return everything
 
 
 def command_line(*words: str) -> subprocess.CompletedProcess[str]:
@@ -200,6 +186,55 @@ def test_a_database_of_something_else_is_refused(
     for verb in (lambda: migrate(uri, tmp_path / "sets"), lambda: prepare(uri)):
         with pytest.raises(UserError, match=r"not an MLflow database: it holds 1 other tables \(customers\)"):
             verb()
+    assert dump(uri) == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("state", ["empty", "current", "behind", "ahead", "unknown"])
+def test_check_tells_the_five_states_apart_and_exits_with_0_only_when_current(
+    state: str,
+    kind: str,
+    new_uri: Callable[[str], str],
+    old_database: Callable[[str, str], str],
+    dump: Callable[[str], bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from database import __main__ as command
+    from database import revision
+
+    uri = old_database("3.15.1", kind) if state == "behind" else new_uri(kind)
+    if state != "behind":
+        connect(uri, create=True).dispose()
+    if state in {"current", "ahead"}:
+        prepare(uri)
+    with connect(uri).begin() as connection:
+        if state == "ahead":
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'fffffffffff1'")
+        if state == "unknown":
+            connection.exec_driver_sql("CREATE TABLE customers (name TEXT)")
+    monkeypatch.setitem(revision.RELEASED_HEADS, "fffffffffff1", "3.99.0")
+    before = dump(uri)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["database", "migrate", f"--backend-store-uri={uri}", *words])
+        with pytest.raises(SystemExit) as end:
+            command.main()
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    code, answer, notes = run("--check", "--json")
+    assert code == (0 if state == "current" else 1)
+    assert json.loads(answer)["state"] == state
+    assert f"the schema is {state}: " in notes
+    pending = [step["title"] for step in json.loads(answer)["pending"]]
+    assert all(title and "\n" not in title for title in pending)
+    if state == "behind":
+        assert [line.strip().partition("  ")[2] for line in notes.splitlines()[1:]] == pending
+        assert "5 revisions behind the head of MLflow 3.17.2" in notes
+    if state in {"ahead", "unknown"}:
+        code, answer, notes = run("--yes")
+        assert (code, answer) == (1, "")
+        assert ("use MLflow 3.99.0 or later" if state == "ahead" else "nothing was changed") in notes
     assert dump(uri) == before
 
 

@@ -1,0 +1,86 @@
+"""What a cleanup shows while it works: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cleanup import Filters, display, plan
+from database.connection import connect
+from tests.host.cleanup.many import add_runs
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.host.cleanup.conftest import World
+
+ROOT = Path(__file__).parents[3]
+RUNS = 300
+
+
+def argv(world: World) -> list[str]:
+    found = [sys.executable, "-m", "cleanup", "--yes", "--only=runs", "--backend-store-uri", world.uri]
+    return [*found, "--artifacts-destination", world.destination]
+
+
+def test_a_terminal_shows_a_bar_with_runs_rows_objects_bytes_and_the_time_left(local_world: World) -> None:
+    add_runs(local_world, RUNS, local_world.ids["two"])
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        argv(local_world),
+        cwd=ROOT,
+        stderr=theirs,
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "140"},
+    )
+    os.close(theirs)
+    seen = b""
+    while piece := _read(ours):
+        seen += piece
+    os.close(ours)
+    assert process.wait(60) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    last = [line for line in re.split(r"[\r\n]+", text) if "rows/s" in line][-1]
+    assert "\x1b[" in seen.decode(), "a bar is drawn in place"
+    assert re.search(r"━[━╸]* \d+/\d+ [\d,]+ runs, [\d,]+ rows/s, [\d,]+ objects, [\d.]+ \w+ freed", last), (
+        last
+    )
+    assert re.search(r"\d:\d\d:\d\d", last), last
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # what Linux says when nobody holds the other end any more
+        return b""
+
+
+def test_elsewhere_there_are_plain_lines(
+    local_world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One every few seconds, here of a clock that is ours."""
+    clock = iter(range(0, 1000, 6))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    engine = connect(local_world.uri)
+    found = plan(engine, local_world.destination, Filters(only=("runs",)), count=False)
+    engine.dispose()
+    total = sum(found.counts.values())
+    with display.Bar(found) as bar:
+        bar.advance(kind="run", things=1, rows=1200, objects=3, size=2**20)
+    line = capsys.readouterr().err
+    assert (
+        line
+        == f"1 of {total} done, 1 runs, 200 rows/s, 3 objects, 1.0 MiB freed, about {6 * (total - 1)} s left\n"
+    )
+
+
+def test_a_pipe_gets_no_control_sequences(local_world: World) -> None:
+    done = subprocess.run(argv(local_world), cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "deleted " in done.stderr
+    assert "\x1b" not in done.stderr
+    assert "\r" not in done.stderr
