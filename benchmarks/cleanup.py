@@ -35,7 +35,7 @@ from tests.host.cleanup.world import s3_server
 from tests.host.database import servers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 ROOT = Path(__file__).parents[1]
 LIVE = 200
@@ -221,13 +221,17 @@ class Bench:
         script = "BEGIN;" + ";".join(PLAIN) + ";COMMIT;"
         return seconds(lambda: self.server.sql("", "plain", stdin=script.encode()))
 
-    def rows(self, source: str, rounds: int = 2) -> tuple[Measured, float]:
-        """Run cleanup and the plain statements in turn; return the best of each."""
+    def in_turn(self, *sources: str, rounds: int = 2) -> tuple[float, list[Measured]]:
+        """Run the plain statements on the first database and cleanup on each, in turn.
+
+        Returns:
+            The best of the plain statements, and the best cleanup of each database.
+        """
         plain, ours = [], []
         for _ in range(rounds):
-            plain.append(self.plain(source))
-            ours.append(self.ours(self.copy(source, "ours"), self.nothing))
-        return best(ours), min(plain)
+            plain.append(self.plain(sources[0]))
+            ours.append([self.ours(self.copy(source, "ours"), self.nothing) for source in sources])
+        return min(plain), [best(column) for column in zip(*ours, strict=True)]
 
     def against_gc(self, what: str, ours: Measured, gc: Measured, at_least: float) -> None:
         """Say how many times faster than ``mlflow gc`` cleanup is."""
@@ -254,7 +258,7 @@ class Bench:
         print(figure, flush=True)
 
 
-def best(measured: list[Measured]) -> Measured:
+def best(measured: Sequence[Measured]) -> Measured:
     """Return the quickest, with the highest peak of all."""
     quickest = min(measured, key=lambda item: item.seconds)
     return Measured(quickest.seconds, max(item.peak for item in measured), quickest.deleting)
@@ -316,12 +320,11 @@ def write_objects(bucket: Path, runs: int) -> None:
 def rows_only(bench: Bench) -> None:
     """Delete many runs without artifacts, and a sixteenth of them."""
     many, few = bench.runs(8000), bench.runs(500)
-    ours, plain = bench.rows(many)
+    plain, (ours, small) = bench.in_turn(many, few)
     what = f"{bench.size(8000)} runs, rows only"
     bench.against_plain(what, ours, plain, at_most=1.3)
     bench.against_gc(what, ours, bench.gc(bench.copy(many, "gc"), bench.nothing), at_least=12)
     bench.memory(what, ours)
-    small = best([bench.ours(bench.copy(few, "ours"), bench.nothing) for _ in range(2)])
     cost = [1000 * item.deleting / bench.size(full) for item, full in ((ours, 8000), (small, 500))]
     bench.flat(
         "deleting one of these runs", cost[0], cost[1], f"one of {bench.size(500)}: {cost[1]:.2f} ms", "ms"
@@ -383,7 +386,7 @@ def history(bench: Bench) -> None:
         EXPERIMENT.format(root=bench.nothing).replace("'deleted', 1, 1", "'active', 1, 1"),
         RUNS.format(deleted=1, live=0, root=bench.nothing, steps=steps),
     )
-    ours, plain = bench.rows(source, rounds=3)
+    plain, (ours,) = bench.in_turn(source, rounds=3)
     bench.against_plain(f"one run with {steps * 50} metric rows", ours, plain, at_most=1.5)
 
 
