@@ -188,6 +188,11 @@ class Bucket:
     def _fetch_artifact(self, entry: Entry, target: Path) -> bool:
         with _errors():
             fetched = self._store.fetch(_object(entry.sha256), target)
+        if fetched and fetched.sha256 != entry.sha256:
+            raise UserError(
+                f"the backup is damaged: the SHA-256 of artifacts/{entry.key} does not fit",
+                f"use another one: invoke backups --to={self._store.uri}",
+            )
         return fetched is not None
 
     @contextmanager

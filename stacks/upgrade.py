@@ -70,7 +70,8 @@ class Plan:
             text.append(f"  schema   stays at revision {self.found['revision']}")
         elif self.action == "migrate":
             pending = self.found["pending"]
-            text.append(f"  schema   {len(pending)} revisions forward, to {self.found['head']}:")
+            count = f"{len(pending)} revision{'s' if len(pending) > 1 else ''}"
+            text.append(f"  schema   {count} forward, to {self.found['head']}:")
             text += [f"             {step['revision']}  {step['title']}" for step in pending]
         elif self.restore:
             text.append(
@@ -128,7 +129,17 @@ def upgrade(stack: str, version: str, *, folder: str, yes: bool, timeout: float)
         timeout: seconds to wait until the stack is ready, each time that it is started.
 
     Returns:
-        The shape of ``upgrade --json``; None after a no.
+        The shape of ``upgrade --json``; None after a no::
+
+            {"stack": "local", "engine": "host", "from": "3.15.1", "to": "3.17.2", "changed": true,
+             "action": "migrate",              what was done to the data: none, migrate or restore
+             "restored": null,                 the set that it went back to
+             "backup": "/.../20261123T234658Z", the set of the data as it was; null where a stack keeps none
+             "schema": "dc11669786a5",         the revision now
+             "smoke": {"url": "...", "old_run": "...", "seconds": 0.9},
+             "away": 37.2, "seconds": 41.3}    seconds in which nothing answered, and in all
+
+        With ``"changed": false`` it ends there, and has ``seconds``.
 
     Raises:
         UserError: it cannot be done, and nothing has changed; or a step failed, and what ran before runs again.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FOLDER = "mlflow"  # in a stack's state directory
 OLDEST = (3, 3)  # from there on there is mlflow.server.fastapi_app, which server/ runs
-OLDEST_WITH_GATEWAY = (3, 10)  # from there on the tracking server has the gateway built in
+OLDEST_WITH_GATEWAY = (3, 12)  # its gateway, built into the tracking server, answers; that of 3.10 does not
 
 
 @functools.cache
@@ -67,7 +67,7 @@ def check(version: str, services: Collection[str]) -> None:
         )
     if "gateway-sync" in services and number(version) < OLDEST_WITH_GATEWAY:
         raise UserError(
-            f"the tracking server of MLflow {version} has no AI gateway built in",
+            f"the tracking server of MLflow {version} has no AI gateway built in that works",
             f"it has from {'.'.join(map(str, OLDEST_WITH_GATEWAY))} on; until then it is a process of its own:",
             "invoke up --set gateway=standalone",
         )
@@ -85,6 +85,7 @@ def settle(deployment: Deployment) -> None:
         raise UserError(
             f"stack '{name}' runs MLflow {runs}, and the setting 'mlflow_version' asks for {wanted}",
             f"bring it there, with a backup first: invoke upgrade --to={wanted} --stack={name}",
+            "or take the setting away",
         )
     check(runs, deployment.services)
     if not wanted and number(runs) < number(pinned()):

@@ -89,7 +89,7 @@ def test_a_plan_backwards_names_the_set_and_what_is_lost(tmp_path: Path) -> None
 def test_a_plan_forwards_names_every_revision(tmp_path: Path) -> None:
     found = {**FOUND, "head": "b2", "pending": [{"revision": "b2", "title": "add a table"}]}
     text = "\n".join(Plan("local", "3.15.1", "3.17.2", tmp_path, "migrate", found).lines())
-    assert "1 revisions forward, to b2" in text
+    assert "1 revision forward, to b2" in text
     assert "b2  add a table" in text
 
 
@@ -120,7 +120,7 @@ def test_the_way_back_restores_only_data_that_may_have_changed(
         ("latest", (), "is no version of MLflow"),
         ("3.17", (), "is no version of MLflow"),
         ("2.22.5", (), "too old to run here"),
-        ("3.5.1", ("mlflow", "gateway-sync"), "has no AI gateway built in"),
+        ("3.10.1", ("mlflow", "gateway-sync"), "has no AI gateway built in"),
     ],
 )
 def test_a_version_that_cannot_run_is_refused(version: str, services: tuple[str, ...], reason: str) -> None:
