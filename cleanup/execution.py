@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, false, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from artifacts import StoreError
@@ -73,6 +73,12 @@ class Report:
     interrupted: bool = False
 
 
+def _forbidden(reason: str) -> UserError:
+    return UserError(
+        f"this database role may not delete: {reason}", "use the role that the tracking server uses"
+    )
+
+
 class Execution:
     """One run of a plan."""
 
@@ -98,6 +104,7 @@ class Execution:
         started = time.monotonic()
         drop_leftovers(self._engine)
         try:
+            self._retrying(self._check_rights)
             with temporary_indexes(self._engine, self._missing_indexes()):
                 for kind in (RUN, MODEL, TRACE):
                     if self._plan.selection.table(kind) is not None:
@@ -116,12 +123,38 @@ class Execution:
             )
         return self._report
 
+    def _check_rights(self) -> None:
+        """Make sure that the rows may be deleted, before anything in the store is.
+
+        Raises:
+            UserError: this role may not delete from a table, or not write to one.
+        """
+        schema, counts = self._plan.schema, self._plan.counts
+        with self._engine.connect() as connection:
+            if self._sqlite:
+                connection.execute(delete(schema.tables["runs"]).where(false()))
+                connection.rollback()
+                return
+            statements = [
+                statement
+                for kind in (RUN, MODEL, TRACE, EXPERIMENT)
+                if counts[kind.name]
+                for statement in schema.closure(kind.table, kind.key)
+            ]
+            for right, action in (("DELETE", "delete"), ("UPDATE", "null")):
+                # names as they are written in SQL: "Mixed case" needs its quotes
+                query = text(
+                    "SELECT min(name) FROM unnest(CAST(:names AS text[])) AS name"
+                    " WHERE NOT has_table_privilege(quote_ident(name), :right)"
+                )
+                names = sorted({item.table for item in statements if item.action == action})
+                if name := connection.execute(query, {"names": names, "right": right}).scalar():
+                    raise _forbidden(f"no right to {right} in {name}")
+
     def _explain(self, error: DBAPIError) -> UserError:
         reason = str(error.orig).strip().splitlines()[0]
         if "permission denied" in reason or "readonly" in reason or "read-only" in reason:
-            return UserError(
-                f"this database role may not delete: {reason}", "use the role that the tracking server uses"
-            )
+            return _forbidden(reason)
         return UserError(
             f"the database stopped the cleanup: {reason}",
             f"done so far: {dict(self._report.deleted)}; run the same command again to finish",

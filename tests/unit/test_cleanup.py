@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 
 import pytest
+from sqlalchemy import Column, Integer, MetaData, String, Table
 
 from cleanup.filters import Filters, parse_age
 from cleanup.locations import Destination, StrangeLocation
 from cleanup.schedule import matcher, next_time
+from cleanup.schema import Schema
 from cleanup.usage import Usage, as_html, as_json
 from console import UserError
 
@@ -94,3 +96,21 @@ def test_totals_count_all_and_the_list_only_the_largest() -> None:
     found = as_json([Usage("1", "a", bytes=10), Usage("2", "b", bytes=5)], 1)
     assert found["total"]["bytes"] == 15
     assert [item["name"] for item in found["experiments"]] == ["a"]
+
+
+def test_references_that_differ_in_a_value_alone_are_each_deleted() -> None:
+    """A run's rows in `inputs` are those of its inputs and those of its outputs."""
+    metadata = MetaData()
+    Table("experiments", metadata, Column("experiment_id", Integer, primary_key=True))
+    Table("runs", metadata, Column("run_uuid", String, primary_key=True))
+    names = ("source_type", "source_id", "destination_type", "destination_id")
+    Table("inputs", metadata, *(Column(name, String, primary_key=True) for name in names))
+    statements = Schema(metadata, "sqlite").closure("runs", "run_uuid")
+    kinds = {
+        value
+        for statement in statements
+        if statement.table == "inputs"
+        for name, value in statement.sql.compile().params.items()
+        if "type" in name
+    }
+    assert kinds == {"RUN", "RUN_INPUT", "RUN_OUTPUT"}

@@ -8,27 +8,28 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError
 
 from artifacts import s3 as s3_module
 from cleanup import Filters, execute, plan
 from cleanup.selection import Selection
 from database.connection import connect
 from tests.host.cleanup.many import FILES, add_runs, broken, cleanup_in_small_batches
-from tests.host.cleanup.world import PURGED_RUNS, dangling
+from tests.host.cleanup.world import PURGED_RUNS, dangling, free_port
 from tests.host.database import servers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from tests.host.cleanup.conftest import World
@@ -218,7 +219,9 @@ XML: Any = {"content-type": "application/xml"}
 class Weather:
     """Disturbs requests to S3 before they are sent; `rule` gives what happens to one (None: it is sent)."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, rule: Callable[[Any, int], Any]) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, rule: Callable[[Any, int], Any], timeout: float = 60.0
+    ) -> None:
         real = s3_module.s3_client
         self.requests = 0
         guard = threading.Lock()
@@ -229,7 +232,7 @@ class Weather:
                 return rule(request, self.requests)
 
         def disturbed(**options: Any) -> Any:
-            client = real(**options)
+            client = real(**{**options, "timeout": timeout})
             client.meta.events.register("before-send.s3", before_send)
             return client
 
@@ -274,20 +277,46 @@ def test_an_s3_that_answers_503_now_and_then_only_costs_time(
     s3_world.assert_owned()
 
 
+class Denies(BaseHTTPRequestHandler):
+    """An S3 that knows nobody."""
+
+    def _deny(self) -> None:
+        body = b"<Error><Code>AccessDenied</Code><Message>AccessDenied</Message></Error>"
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_DELETE = _deny  # noqa: N815 (the names that http.server looks for)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def s3_in_trouble(trouble: str) -> Iterator[str]:
+    """Yield the endpoint of an S3 where nobody listens, that never answers, or that denies everything."""
+    if trouble == "refuses":
+        yield f"http://127.0.0.1:{free_port()}"
+    elif trouble == "times out":
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as silent:
+            yield f"http://127.0.0.1:{silent.getsockname()[1]}"
+    else:
+        with ThreadingHTTPServer(("127.0.0.1", 0), Denies) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}"
+            server.shutdown()
+
+
 @pytest.mark.parametrize("trouble", ["refuses", "times out", "denies"])
 def test_while_s3_does_not_work_no_row_with_artifacts_is_deleted(
     s3_world: World, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
-    def rule(request: Any, _: int) -> Any:
-        if trouble == "refuses":
-            raise EndpointConnectionError(endpoint_url=request.url)
-        if trouble == "times out":
-            raise ConnectTimeoutError(endpoint_url=request.url)
-        return answer(403, "AccessDenied")
-
     before, keys = s3_world.runs(), s3_world.objects()
-    with monkeypatch.context() as patch:
-        Weather(patch, rule)
+    with monkeypatch.context() as patch, s3_in_trouble(trouble) as endpoint:
+        patch.setenv("MLFLOW_S3_ENDPOINT_URL", endpoint)
+        Weather(patch, lambda _, __: None, timeout=0.2)
         result = s3_world.cleanup("--yes", code=1)
     assert result["deleted"]["runs"] == 0
     assert any("cannot be deleted" in item["reason"] for item in result["skipped"])

@@ -122,17 +122,29 @@ def test_a_postgresql_that_is_no_mlflow_database_is_refused(
     unchanged(s3_world, keys, runs)
 
 
-def test_a_role_that_may_only_read_is_told_so_and_no_object_is_deleted(
-    s3_world: World, postgres: Postgres, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("rights", ["reads", "misses one table", "a file that may only be read"])
+def test_a_role_that_may_not_delete_is_told_so_and_no_object_is_deleted(
+    rights: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = s3_world.uri.rpartition("/")[2]
-    keys, runs = s3_world.objects(), s3_world.runs()
-    role = f"reader_{name}"
-    postgres.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'reader'; GRANT pg_read_all_data TO {role}", name)
-    uri = f"postgresql+psycopg2://{role}:reader@127.0.0.1:{postgres.port}/{name}"
-    s3_world.cleanup("--yes", f"--backend-store-uri={uri}", code=1)
+    if rights == "a file that may only be read":
+        world: World = request.getfixturevalue("local_world")
+        uri = world.uri.replace("sqlite:///", "sqlite:///file:") + "?mode=ro&uri=true"
+    else:
+        world = request.getfixturevalue("s3_world")
+        postgres: Postgres = request.getfixturevalue("postgres")
+        name = world.uri.rpartition("/")[2]
+        role = f"limited_{name}"
+        grants = f"GRANT pg_read_all_data TO {role}"
+        if rights == "misses one table":
+            grants = (
+                f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}; REVOKE DELETE ON params FROM {role}"
+            )
+        postgres.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'limited'; {grants}", name)
+        uri = f"postgresql+psycopg2://{role}:limited@127.0.0.1:{postgres.port}/{name}"
+    keys, runs = world.objects(), world.runs()
+    world.cleanup("--yes", f"--backend-store-uri={uri}", code=1)
     assert "may not delete" in capsys.readouterr().err
-    unchanged(s3_world, keys, runs)
+    unchanged(world, keys, runs)
 
 
 def test_run_ids_delete_exactly_those_runs(world: World) -> None:
