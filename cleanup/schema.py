@@ -119,6 +119,12 @@ class Statement:
     condition: ColumnElement[bool]
 
 
+def _identity(statement: Statement) -> tuple[str, str]:
+    """Return the text and the values: two references may differ in a value alone, RUN_INPUT and RUN_OUTPUT."""
+    compiled = statement.sql.compile()
+    return str(compiled), repr(sorted(compiled.params.items()))
+
+
 def _is_text(column: ColumnElement[Any]) -> bool:
     return isinstance(column.type, String) or column.type._type_affinity is String
 
@@ -245,8 +251,7 @@ class Schema:
             for action, columns, condition in conditions.get(name, ()):
                 statements.append(self._statement(self.tables[name], action, columns, condition))
         statements.append(self._statement(start, "delete", (), root_condition))
-        unique = {str(item.sql): item for item in statements}
-        return list(unique.values())
+        return list({_identity(item): item for item in statements}.values())
 
     def counts(self, statements: Iterable[Statement]) -> list[tuple[str, Any]]:
         """Return (table, query) that count the rows which the statements would delete, each row once."""

@@ -1,6 +1,6 @@
 """Make the old databases of this folder again: install each MLflow, let it write, keep the dumps.
 
-    python tests/databases/make.py [VERSION]... [--environments=FOLDER]
+    python tests/databases/make.py [VERSION]... [--environments=FOLDER] [--to=FOLDER]
 
 Needs uv and Python 3.11. For each version and kind of database there are two small files: the dump as SQL
 (``VERSION.sqlite.sql.gz``, ``VERSION.postgresql.sql.gz``) and what that same version's client reads from it
@@ -62,9 +62,9 @@ def fill(python: Path, uri: str, folder: Path) -> bytes:
     return subprocess.run([str(python), "content.py", "read", uri], cwd=folder, stdout=-1, check=True).stdout
 
 
-def keep(name: str, data: bytes) -> None:
-    """Write one compressed file of this folder, the same bytes for the same data."""
-    (HERE / f"{name}.gz").write_bytes(gzip.compress(data, 9, mtime=0))
+def keep(path: Path, data: bytes) -> None:
+    """Write one compressed file, the same bytes for the same data."""
+    path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(data, 9, mtime=0))
 
 
 def main() -> None:
@@ -72,19 +72,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("versions", nargs="*", default=list(PINS))
     parser.add_argument("--environments", type=Path, default=Path(tempfile.gettempdir()) / "mlflow-versions")
+    parser.add_argument(
+        "--to", type=Path, default=HERE, help="where the files go (default: beside this script)"
+    )
     arguments = parser.parse_args()
+    to: Path = arguments.to
+    to.mkdir(parents=True, exist_ok=True)
     arguments.environments.mkdir(parents=True, exist_ok=True)
     with servers.postgres() as server:
         for version in arguments.versions:
             python = install(version, arguments.environments)
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
-                keep(f"{version}.sqlite.json", fill(python, f"sqlite:///{folder}/mlflow.db", folder))
+                keep(to / f"{version}.sqlite.json", fill(python, f"sqlite:///{folder}/mlflow.db", folder))
                 with sqlite3.connect(folder / "mlflow.db") as database:
-                    keep(f"{version}.sqlite.sql", "\n".join(database.iterdump()).encode())
+                    keep(to / f"{version}.sqlite.sql", "\n".join(database.iterdump()).encode())
             with tempfile.TemporaryDirectory() as name:
-                keep(f"{version}.postgresql.json", fill(python, server.create(version), Path(name)))
-                keep(f"{version}.postgresql.sql", portable(server.dump(version)))
+                keep(to / f"{version}.postgresql.json", fill(python, server.create(version), Path(name)))
+                keep(to / f"{version}.postgresql.sql", portable(server.dump(version)))
             sys.stderr.write(f"{version}: done\n")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pty
 import re
@@ -64,12 +65,11 @@ def test_elsewhere_there_are_plain_lines(
     local_world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One every few seconds, here of a clock that is ours."""
-    clock = iter(range(0, 1000, 6))
-    monkeypatch.setattr("time.monotonic", lambda: next(clock))
     engine = connect(local_world.uri)
     found = plan(engine, local_world.destination, Filters(only=("runs",)), count=False)
     engine.dispose()
     total = sum(found.counts.values())
+    monkeypatch.setattr("time.monotonic", itertools.count(0, 6).__next__)
     with display.Bar(found) as bar:
         bar.advance(kind="run", things=1, rows=1200, objects=3, size=2**20)
     line = capsys.readouterr().err
