@@ -299,7 +299,7 @@ def _act(plan: Plan, before: Engine, after: Engine, timeout: float) -> dict[str,
     try:
         if plan.found is not None:
             begin("backup")
-            one = _back_up(before, plan.folder)
+            one = _back_up(before, plan.folder, "before-upgrade")
             done["backup"] = str(one)
             if plan.action == "restore" and plan.restore:
                 begin("restore", backup=str(one))
@@ -328,7 +328,7 @@ def _act(plan: Plan, before: Engine, after: Engine, timeout: float) -> dict[str,
     return done
 
 
-def _back_up(engine: Engine, folder: Path) -> Path:
+def _back_up(engine: Engine, folder: Path, purpose: str) -> Path:
     """Stop what writes, and write a set.
 
     Returns:
@@ -339,7 +339,7 @@ def _back_up(engine: Engine, folder: Path) -> Path:
     for service in WRITERS:
         engine.stop(service)
     there = {one.path for one in list_sets(folder)[0]}
-    _succeed(maintenance.back_up(engine, {"to": folder, "keep": ALL_SETS, "purpose": "before-upgrade"}))
+    _succeed(maintenance.back_up(engine, {"to": folder, "keep": ALL_SETS, "purpose": purpose}))
     return next(one.path for one in reversed(list_sets(folder)[0]) if one.path not in there)
 
 
@@ -358,7 +358,7 @@ def _put_back(engine: Engine, journal: Journal, timeout: float) -> None:
         if stores := [name for name in engine.deployment.services if name in BEFORE_SCHEMA]:
             engine.up(timeout=timeout, services=stores)
         if journal.served:
-            kept = _back_up(engine, Path(journal.folder))
+            kept = _back_up(engine, Path(journal.folder), "before-way-back")
             note(f"whatever was logged to MLflow {journal.after} meanwhile is kept in {kept}")
         _succeed(maintenance.put_back(engine, journal.backup, {"yes": True, "wait": LOCK_SECONDS}))
     engine.up(timeout=timeout)
