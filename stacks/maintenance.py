@@ -7,11 +7,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console import UserError, note
+from console import UserError, interactive, note
 from stacks import engines
 from stacks.deployment import open_deployment
 from stacks.render import Stores
@@ -19,6 +19,7 @@ from stacks.settings import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from stacks.engines import Engine
 
@@ -65,7 +66,7 @@ def migrate(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
         raise UserError("migrate takes its backup to a folder", "give --to=FOLDER")
     to = folder_of_sets(str(flags["to"]))
     words = ["-m", "database", "migrate", *_words({**flags, "to": to})]
-    with deployment.locked("migrate"), engine.without_server():
+    with deployment.locked("migrate"), _without_server(engine, flags):
         code = engine.run(words, _named(engine), folders=[to])
     _finish(code)
 
@@ -113,7 +114,7 @@ def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
     one = str(flags["backup"])
     if not is_bucket(one):
         one = str(_existing_set(one))
-    with engine.deployment.locked("restore"), engine.without_server():
+    with engine.deployment.locked("restore"), _without_server(engine, flags):
         code = put_back(engine, one, flags)
     _finish(code)
 
@@ -166,6 +167,11 @@ def _engine(stack: str) -> Engine:
 def is_bucket(address: str) -> bool:
     """Whether a place of backups is a bucket, not a folder."""
     return address.startswith("s3://")
+
+
+def _without_server(engine: Engine, flags: dict[str, object]) -> AbstractContextManager[None]:
+    """Have the server away, unless the answer is no already: nobody is there to ask."""
+    return engine.without_server() if flags["yes"] or interactive() else nullcontext()
 
 
 @contextmanager
