@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +55,20 @@ class ServiceStatus:
     def as_json(self) -> dict[str, Any]:
         """The shape of one service in ``up --json`` and ``status --json``."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def answer(command: Sequence[str], env: Mapping[str, str] | None = None) -> str:
+    """What a command of ours prints.
+
+    Raises:
+        UserError: it failed; with the message that it ended with, whatever it wrote before.
+    """
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        _, ours, message = done.stderr.strip().rpartition("error: ")
+        last = message.splitlines()[-1:] or [f"{command[0]} ended with exit code {done.returncode}"]
+        raise UserError(message if ours else last[0])
+    return done.stdout
 
 
 class Engine(ABC):

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from console import UserError, note
 from stacks import versions
 from stacks.deployment import write_private
-from stacks.engines.base import Engine, ServiceStatus
+from stacks.engines.base import Engine, ServiceStatus, answer
 from stacks.engines.ports import check_port_is_free
 from stacks.render import FRAMES, render
 from stacks.services import SERVICES, probe
@@ -177,11 +177,7 @@ class ComposeEngine(Engine):
 
     def capture(self, argv: Sequence[str]) -> str:
         """See `Engine.capture`."""
-        command = self._compose("exec", "--no-TTY", "mlflow", "python", *argv)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise UserError(done.stderr.strip().removeprefix("error: ") or f"{argv} failed")
-        return done.stdout
+        return answer(self._compose("exec", "--no-TTY", "mlflow", "python", *argv))
 
     def data(self) -> list[str]:
         """See `Engine.data`."""

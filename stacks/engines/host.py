@@ -16,7 +16,7 @@ import psutil
 from console import UserError
 from stacks import secrets, versions
 from stacks.deployment import make_private_dir
-from stacks.engines.base import Engine, ServiceStatus
+from stacks.engines.base import Engine, ServiceStatus, answer
 from stacks.engines.ports import check_port_is_free, listens
 from stacks.render import FRAMES, process_environment, render
 from stacks.services import SERVICES
@@ -173,11 +173,7 @@ class HostEngine(Engine):
 
     def capture(self, argv: Sequence[str]) -> str:
         """See `Engine.capture`."""
-        command = [self.deployment.mlflow_python, *argv]
-        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise UserError(done.stderr.strip().removeprefix("error: ") or f"{argv} failed")
-        return done.stdout
+        return answer([self.deployment.mlflow_python, *argv], self._environment())
 
     def data(self) -> list[str]:
         """See `Engine.data`."""
