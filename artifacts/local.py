@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,7 +113,8 @@ class LocalStore(Store):
         if not is_safe_key(key):
             raise StoreError(f"'{key}' is no path below the artifact destination")
         target = self._root / key
-        temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.new")
+        # as short for any name, and the same each time: what a kill left is written again
+        temporary = target.with_name(f".{sha256(target.name.encode()).hexdigest()[:32]}.new")
         try:
             self._inside(target.parent)
             try:

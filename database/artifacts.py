@@ -8,6 +8,7 @@ import os
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from database.progress import progress, size
 from database.sets import Entry, entries, in_parallel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy import Engine
 
@@ -228,7 +229,7 @@ class Restore:
             UserError: the store cannot be read, or it is a folder whose disk has no room for the set's objects.
         """
         self._set = one
-        self._written = 0
+        self._written, self._bytes = 0, 0
         self.moved = 0  # locations in rows
         with _store_errors():
             self._store = open_store(destination)
@@ -253,13 +254,30 @@ class Restore:
     def _missing(self) -> Iterator[Entry]:
         return (entry for entry in entries(self._set) if entry.key not in self._there)
 
-    def add_missing(self) -> None:
-        """Write the objects that are not there; nothing refers to them yet.
+    @contextmanager
+    def adding(self) -> Iterator[Callable[[], None]]:
+        """Write the objects that are not there beside the block: nothing refers to them yet.
+
+        Gives a function that waits until all are written, and that must be called before anything refers to them.
 
         Raises:
-            UserError: the store refused one.
+            UserError: from that function: the store refused one.
         """
-        self._write("adding artifacts", self._to_add, self._missing())
+        stop = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            adder = pool.submit(self._write, self._missing(), stop)
+
+            def finish() -> None:
+                with progress("adding artifacts", self._to_add, "objects") as step:
+                    step.at(self._written, size(self._bytes))
+                    while wait([adder], 0.05).not_done:
+                        step.at(self._written, size(self._bytes))
+                adder.result()
+
+            try:
+                yield finish
+            finally:
+                stop.set()
 
     def replace_different(self) -> dict[str, Any]:
         """Write the objects that are there with another content, then look whether all are there.
@@ -272,7 +290,7 @@ class Restore:
             UserError: the store refused one, or one is missing or has another size afterwards.
         """
         try:
-            self._write("replacing artifacts", len(self._different), self._different)
+            self._write(self._different)
         except UserError as error:
             further = "the database is restored; run the restore again for the artifacts that are left"
             raise UserError(error.message, *error.hints, further) from None
@@ -304,18 +322,18 @@ class Restore:
             fetched = self._store.fetch(entry.key, copy)
         return entry, fetched is not None and fetched.sha256 == entry.sha256
 
-    def _write(self, what: str, number: int, chosen: Iterable[Entry]) -> None:
+    def _write(self, chosen: Iterable[Entry], stop: threading.Event | None = None) -> None:
         def put(entry: Entry) -> int:
             with self._set.artifact(entry) as path:
                 self._store.put(path, entry.key, entry.modified)
             return entry.size
 
-        total = 0
-        with _store_errors(), progress(what, number, "objects") as step:
+        with _store_errors():
             for written in in_parallel(_threads(self._store), put, chosen):
                 self._written += 1
-                total += written
-                step.add(1, size(total))
+                self._bytes += written
+                if stop and stop.is_set():
+                    return
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from database.files import CHUNK, sha256, sync
 from database.progress import progress, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from sqlalchemy import URL, Connection, Engine
 
@@ -331,7 +331,15 @@ def _recount(rows: Mapping[str, int], schema: str) -> str:
     return "DO $$ BEGIN\n" + "\n".join(checks) + "\nEND $$;\n"
 
 
-def load(engine: Engine, programs: Programs, source: Path, rows: Mapping[str, int], *, owners: bool) -> None:
+def load(
+    engine: Engine,
+    programs: Programs,
+    source: Path,
+    rows: Mapping[str, int],
+    *,
+    owners: bool,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
     """Replace everything in the database's schema by a dump, in one transaction that also counts the rows.
 
     A crash, a full disk or an error at any point leaves the database as it was: only the last statement, sent
@@ -343,6 +351,7 @@ def load(engine: Engine, programs: Programs, source: Path, rows: Mapping[str, in
         source: what `dump` wrote; its hash has been checked.
         rows: the number of rows each table must have in the end.
         owners: keep owners and grants; right for the very database that was dumped.
+        ready: called before the transaction is committed; what it raises undoes everything.
 
     Raises:
         UserError: the dump cannot be read or loaded, or a session holds a table; nothing was changed.
@@ -373,6 +382,8 @@ def load(engine: Engine, programs: Programs, source: Path, rows: Mapping[str, in
                     # pg_restore reads on in the very file that is open here
                     step.at(os.lseek(dumped.fileno(), 0, os.SEEK_CUR), f"{min(lines, total)}/{total} rows")
                 reader.check()
+                target.flush()  # psql has something to do meanwhile
+                ready()
                 target.write(f"\n{_recount(rows, schema)}COMMIT;\n".encode())
                 target.close()
                 while writer.process.poll() is None:

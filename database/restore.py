@@ -23,7 +23,7 @@ from database.revision import revisions
 from database.schema import KEPT, read_schema, run_migration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Engine
 
@@ -130,9 +130,9 @@ def restore(
 ) -> Result:
     """Verify a set, then make database, artifacts and keys what it holds.
 
-    Objects that are missing are added first, where nothing refers to them yet; then the database is replaced
-    in one transaction; then objects that differ. Objects that the set does not name are left: ``invoke
-    cleanup`` finds those that nothing refers to.
+    Objects that are missing are added where nothing refers to them yet, while the database is loaded; when all of
+    them are there, one transaction replaces the database; then come objects that differ. Objects that the set does
+    not name are left: ``invoke cleanup`` finds those that nothing refers to.
 
     Args:
         uri: the backend store; a set of a SQLite database also fits an MLflow database in PostgreSQL.
@@ -162,16 +162,20 @@ def restore(
                 from database.artifacts import Restore, warn_outside
 
                 objects = Restore(destination, one)
-                objects.add_missing()
-                lock.check()
-                expected = load_set(engine, one, pg_command=pg_command, to_head=to_head)
+                with objects.adding() as finish:
+
+                    def ready() -> None:
+                        finish()
+                        lock.check()
+
+                    expected = load_set(engine, one, pg_command=pg_command, to_head=to_head, ready=ready)
                 if objects.source != one.artifacts["source"]:
                     old = one.artifacts.get("roots", [one.artifacts["source"]])
                     objects.moved = move(engine, old, artifact_root or objects.source)
                 artifacts = objects.replace_different()
                 warn_outside(engine, destination, "are named by the database and were not restored")
             else:
-                expected = load_set(engine, one, pg_command=pg_command, to_head=to_head)
+                expected = load_set(engine, one, pg_command=pg_command, to_head=to_head, ready=lock.check)
             keys = _restore_keys(one, keys_to) if keys_to else []
             rows = sum(_recount(engine, expected).values())
             return Result(one, read_schema(engine), rows, artifacts, keys, round(time.monotonic() - begun, 1))
@@ -180,11 +184,21 @@ def restore(
 
 
 def load_set(
-    engine: Engine, one: BackupSet, *, pg_command: str | None = None, to_head: bool = False
+    engine: Engine,
+    one: BackupSet,
+    *,
+    pg_command: str | None = None,
+    to_head: bool = False,
+    ready: Callable[[], None] = lambda: None,
 ) -> dict[str, int]:
     """Replace the database's content by that of a verified set, in one transaction.
 
-    With `to_head` its schema is then that of the installed MLflow: PostgreSQL in a second transaction.
+    Args:
+        engine: to the database.
+        one: the set.
+        pg_command: see `database.postgresql.find_programs`.
+        to_head: its schema is then that of the installed MLflow: PostgreSQL in a second transaction.
+        ready: called before the transaction is committed (SQLite: begun); what it raises undoes everything.
 
     Returns:
         The number of rows that each table has got.
@@ -198,14 +212,16 @@ def load_set(
     if path is not None:
         engine.dispose()
         if not to_head:
+            ready()
             _load_sqlite(path, one, source)
             return rows
         with _at_head(one, source) as current:
+            ready()
             _load_sqlite(path, one, current)
             with closing(sqlite.open_database(current)) as copied:
                 return sqlite.count_rows(copied)
     if one.database["kind"] == "sqlite":
-        return _load_sqlite_into_postgresql(engine, one, source)
+        return _load_sqlite_into_postgresql(engine, one, source, ready)
     with engine.connect() as connection:
         version = postgresql.server_version(connection)
         here = postgresql.identity(connection)
@@ -217,7 +233,7 @@ def load_set(
         )
     stored = one.database.get("identity")
     programs = postgresql.find_programs(version, pg_command)
-    postgresql.load(engine, programs, source, rows, owners=stored == here)
+    postgresql.load(engine, programs, source, rows, owners=stored == here, ready=ready)
     if to_head and read_schema(engine).state == "behind":
         return _migrated(engine, one, rows)
     return rows
@@ -275,11 +291,13 @@ def _at_head(one: BackupSet, source: Path) -> Iterator[Path]:
         yield copied
 
 
-def _load_sqlite_into_postgresql(engine: Engine, one: BackupSet, source: Path) -> dict[str, int]:
+def _load_sqlite_into_postgresql(
+    engine: Engine, one: BackupSet, source: Path, ready: Callable[[], None]
+) -> dict[str, int]:
     from database.tablecopy import copy_tables
 
     with _at_head(one, source) as current:
-        copy_tables(current, engine)
+        copy_tables(current, engine, ready)
         with closing(sqlite.open_database(current)) as copied:
             return sqlite.count_rows(copied)
 

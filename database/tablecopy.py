@@ -22,7 +22,7 @@ from database.progress import progress
 from database.schema import run_migration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine
@@ -33,12 +33,13 @@ _BATCH = 5000  # rows that are in memory at once
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def copy_tables(source: Path, engine: Engine) -> None:
+def copy_tables(source: Path, engine: Engine, ready: Callable[[], None]) -> None:
     """Replace everything in a PostgreSQL schema by the content of a SQLite database.
 
     Args:
         source: a SQLite file whose schema is at the head of the installed MLflow.
         engine: to the PostgreSQL database.
+        ready: called before the old tables go; what it raises leaves them.
 
     Raises:
         UserError: a value does not fit into PostgreSQL, or a session holds a table; nothing was changed.
@@ -56,6 +57,7 @@ def copy_tables(source: Path, engine: Engine) -> None:
         with closing(sqlite.open_database(source)) as database:
             with stage.begin() as connection:
                 _fill(database, connection)
+            ready()
             with stage.begin() as connection:
                 _swap(connection, sqlite.count_rows(database), target)
     except (

@@ -278,8 +278,10 @@ def test_a_full_disk_during_a_postgresql_restore_leaves_the_old_data(
     assert dump(uri) != before
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_full_disk_for_the_artifacts_of_a_restore_leaves_the_old_data(
+    kind: str,
     old_database: Callable[[str, str], str],
     dump: Callable[[str], bytes],
     small_disk: Path,
@@ -291,10 +293,8 @@ def test_a_full_disk_for_the_artifacts_of_a_restore_leaves_the_old_data(
     (tmp_path / "artifacts").mkdir()
     for number in range(10):
         (tmp_path / "artifacts" / str(number)).write_bytes(os.urandom(50_000))
-    one = back_up(
-        old_database("3.15.1", "sqlite"), tmp_path / "sets", destination=str(tmp_path / "artifacts")
-    )
-    uri = old_database("3.10.1", "sqlite")
+    one = back_up(old_database("3.15.1", kind), tmp_path / "sets", destination=str(tmp_path / "artifacts"))
+    uri = old_database("3.10.1", kind)
     (small_disk / "9").write_bytes(b"old")
     before = dump(uri)
     with pytest.raises(UserError, match=rf"not enough room in {small_disk}: what is to be restored needs"):
