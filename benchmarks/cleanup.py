@@ -5,6 +5,7 @@
 - ``mlflow gc`` of the installed MLflow, once: it takes minutes.
 - The limit, plain set-based SQL: psql deletes everything in one transaction with one DELETE a table. It checks
   nothing, locks nothing beforehand and knows no artifacts. In turn with cleanup, and the best of each counts.
+  Where there are objects, LIST and batched DeleteObjects empty the whole bucket beside it.
 
 All three start from a copy of the same vacuumed and analysed database on the same server, with the same indexes and
 right after a checkpoint. Seconds are those of the whole process, the start of Python or psql included.
@@ -102,6 +103,16 @@ PLAIN = [
     "DELETE FROM runs WHERE lifecycle_stage = 'deleted'",
 ]
 
+PLAIN_OBJECTS = """
+import boto3, os
+from concurrent.futures import ThreadPoolExecutor
+client = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"])
+with ThreadPoolExecutor(8) as pool:
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket="bucket"):
+        keys = [{"Key": item["Key"]} for item in page["Contents"]]
+        pool.submit(client.delete_objects, Bucket="bucket", Delete={"Objects": keys, "Quiet": True})
+"""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -132,7 +143,9 @@ class Figure:
 
     def __str__(self) -> str:
         need = f">= {self.at_least}" if self.at_least is not None else f"<= {self.at_most}"
-        cells = (f"{self.what:<40}", f"{self.ours:>9}", f"{self.baseline:<22}", f"{self.ratio:6.2f}")
+        if self.at_least is None and self.at_most is None:
+            need = ""
+        cells = (f"{self.what:<40}", f"{self.ours:>9}", f"{self.baseline:<27}", f"{self.ratio:6.2f}")
         return " | ".join((*cells, f"{need:<7}", "yes" if self.met else "NO"))
 
 
@@ -221,6 +234,18 @@ class Bench:
         script = "BEGIN;" + ";".join(PLAIN) + ";COMMIT;"
         return seconds(lambda: self.server.sql("", "plain", stdin=script.encode()))
 
+    def plain_with_objects(self, source: str, env: dict[str, str]) -> float:
+        """Run the plain statements, and beside them LIST and batched DeleteObjects; return the seconds."""
+        self.copy(source, "plain")
+        script = "BEGIN;" + ";".join(PLAIN) + ";COMMIT;"
+
+        def both() -> None:
+            beside = subprocess.Popen([sys.executable, "-c", PLAIN_OBJECTS], env=os.environ | env)
+            self.server.sql("", "plain", stdin=script.encode())
+            assert beside.wait() == 0
+
+        return seconds(both)
+
     def in_turn(self, *sources: str, rounds: int = 2) -> tuple[float, list[Measured]]:
         """Run the plain statements on the first database and cleanup on each, in turn.
 
@@ -237,9 +262,11 @@ class Bench:
         """Say how many times faster than ``mlflow gc`` cleanup is."""
         self._add(what, ours, f"mlflow gc {gc.seconds:.1f} s", gc.seconds / ours.seconds, at_least=at_least)
 
-    def against_plain(self, what: str, ours: Measured, plain: float, at_most: float) -> None:
+    def against_plain(
+        self, what: str, ours: Measured, plain: float, at_most: float | None = None, name: str = "plain SQL"
+    ) -> None:
         """Say what cleanup takes of the limit."""
-        self._add(what, ours, f"plain SQL {plain:.2f} s", ours.seconds / plain, at_most=at_most)
+        self._add(what, ours, f"{name} {plain:.2f} s", ours.seconds / plain, at_most=at_most)
 
     def memory(self, what: str, ours: Measured) -> None:
         """Say what share of the memory that it may take cleanup takes."""
@@ -250,7 +277,7 @@ class Bench:
         """Say how something grows from few runs to many."""
         self._figure(Figure(what, f"{large:.2f} {unit}", baseline, large / small, at_most=1.3))
 
-    def _add(self, what: str, ours: Measured, baseline: str, ratio: float, **need: float) -> None:
+    def _add(self, what: str, ours: Measured, baseline: str, ratio: float, **need: float | None) -> None:
         self._figure(Figure(what, f"{ours.seconds:.2f} s", baseline, ratio, **need))
 
     def _figure(self, figure: Figure) -> None:
@@ -349,9 +376,11 @@ def objects(bench: Bench) -> None:
     runs = bench.size(8000)
     moved = f"UPDATE runs SET artifact_uri = replace(artifact_uri, '{bench.nothing}', 's3://bucket');"
     source = bench.database("objects", moved, template=bench.runs(8000))
-    found = []
+    found, root = [], bench.folder / "s3"
+    write_objects(root / "bucket", runs)
+    with s3_server(root) as env:
+        plain = bench.plain_with_objects(source, env)
     for run in (bench.ours, bench.ours, bench.gc):
-        root = bench.folder / "s3"
         write_objects(root / "bucket", runs + LIVE)
         uri = bench.copy(source, run.__name__)
         with s3_server(root) as env:
@@ -360,6 +389,7 @@ def objects(bench: Bench) -> None:
         assert files == LIVE * OBJECTS, f"{run.__name__}: {files} objects are left"
     ours = best(found[:2])
     what = f"{runs} runs with {runs * OBJECTS} objects"
+    bench.against_plain(what, ours, plain, name="plain SQL beside S3")
     bench.against_gc(what, ours, found[2], at_least=15)
     bench.memory(what, ours)
 
