@@ -9,16 +9,18 @@ import re
 import shutil
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
 
+from database.backup import back_up
+from stacks import engines, maintenance
+from stacks.deployment import open_deployment
 from tests import story
 from tests.stack import wait_until
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
 
     from tests.stack import StackUnderTest
@@ -154,6 +156,40 @@ def the_schema_is_current_and_migrate_changes_nothing(stack: StackUnderTest, fol
     done = json.loads(stack.invoke("migrate", name, f"--to={folder}", "--yes", "--json").stdout)
     assert (done["state"], done["migrated"], done["backup"]) == ("current", 0, None)
     assert story.some_run(stack.url).data.metrics == {"x": 1.0}
+
+
+def a_schema_that_is_behind_is_migrated(
+    stack: StackUnderTest, old: str, folder: Path, patch: pytest.MonkeyPatch
+) -> None:
+    """A database of an older MLflow: no server starts on it, `migrate` backs it up first and then it does.
+
+    Args:
+        stack: which gets the content of that database.
+        old: its URI; of the stack's kind.
+        folder: for backups.
+        patch: for the stack's environment.
+    """
+    for variable, value in stack.environment().items():
+        patch.setenv(variable, value)
+    engine, name = engines.running(open_deployment(stack.name, recorded=True)), f"--stack={stack.name}"
+    one = back_up(old, folder / "old")
+    engine.stop("mlflow")
+    assert maintenance.put_back(engine, str(one.path), {"yes": True}) == 0
+    stack.down()
+
+    refused = stack.invoke("up", name, f"--engine={stack.engine}", expect=1).stderr
+    assert "revisions behind" in refused
+    assert "invoke migrate" in refused
+    assert "the schema is behind" in stack.invoke("migrate", name, "--check", expect=1).stderr
+    done = json.loads(stack.invoke("migrate", name, f"--to={folder}/sets", "--yes", "--json").stdout)
+    assert done["state"] == "current"
+    assert done["migrated"] > 10
+    assert (Path(done["backup"]) / "manifest.json").exists()
+    stack.up()
+    client = mlflow.MlflowClient(stack.url)
+    every = client.search_experiments(mlflow.entities.ViewType.ALL)
+    experiments = [experiment.experiment_id for experiment in every]
+    assert len(_all_runs(client, *experiments)) == one.database["rows"]["runs"]
 
 
 def _all_runs(client: mlflow.MlflowClient, *experiments: str) -> list[mlflow.entities.Run]:

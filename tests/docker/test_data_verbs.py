@@ -10,6 +10,7 @@ import pytest
 from stacks import maintenance
 from stacks.engines import compose
 from tests import data_verbs, laptop, story
+from tests.host.database import old, servers
 from tests.stack import StackUnderTest, free_ports
 
 if TYPE_CHECKING:
@@ -85,9 +86,27 @@ def test_a_schedule_cleans_up_and_logs_what_it_did(stack: StackUnderTest) -> Non
     data_verbs.a_schedule_cleans_up_and_logs_what_it_did(stack)
 
 
+@pytest.mark.parametrize("stack", ["local"], indirect=True)
+def test_a_sqlite_schema_that_is_behind_is_migrated(
+    stack: StackUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the place of what is there, and so does the next one."""
+    uri = old.sqlite_database("3.10.1", tmp_path / "old.db")
+    data_verbs.a_schema_that_is_behind_is_migrated(stack, uri, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("stack", ["minio-postgres"], indirect=True)
+def test_a_postgresql_schema_that_is_behind_is_migrated(
+    stack: StackUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with servers.postgres() as server:
+        uri = old.postgresql_database("3.10.1", server, "old")
+        data_verbs.a_schema_that_is_behind_is_migrated(stack, uri, tmp_path, monkeypatch)
+
+
 @pytest.mark.parametrize("stack", ["local", "minio-postgres"], indirect=True)
 def test_what_mlflow_2_9_wrote_on_a_laptop_moves_in(stack: StackUnderTest, tmp_path: Path) -> None:
-    """Last, for it takes the place of what is there; `tests/host/test_readme.py` tells it of the quickstart."""
+    """It takes the place of what is there; `tests/host/test_readme.py` tells it of the quickstart."""
     written, sets = laptop.write(tmp_path), tmp_path / "sets"
     database, runs = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "mlruns"
     words = (f"--backend-store-uri={database}", f"--artifacts-destination={runs}", f"--to={sets}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import data_verbs
+from tests.host.database import old, servers
 from tests.stack import StackUnderTest, free_ports
 
 if TYPE_CHECKING:
@@ -57,3 +58,21 @@ def test_the_schema_is_current_and_migrate_changes_nothing(stack: StackUnderTest
 @pytest.mark.parametrize("stack", ["quickstart"], indirect=True)
 def test_a_schedule_cleans_up_and_logs_what_it_did(stack: StackUnderTest) -> None:
     data_verbs.a_schedule_cleans_up_and_logs_what_it_did(stack)
+
+
+@pytest.mark.parametrize("stack", ["local"], indirect=True)
+def test_a_sqlite_schema_that_is_behind_is_migrated(
+    stack: StackUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the place of what is there, and so does the next one."""
+    uri = old.sqlite_database("3.10.1", tmp_path / "old.db")
+    data_verbs.a_schema_that_is_behind_is_migrated(stack, uri, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("stack", ["minio-postgres"], indirect=True)
+def test_a_postgresql_schema_that_is_behind_is_migrated(
+    stack: StackUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with servers.postgres() as server:
+        uri = old.postgresql_database("3.10.1", server, "old")
+        data_verbs.a_schema_that_is_behind_is_migrated(stack, uri, tmp_path, monkeypatch)
