@@ -203,7 +203,6 @@ def _a_schema_that_is_behind_is_migrated(
     one = back_up(old, folder / "old")
     engine.stop("mlflow")
     assert maintenance.put_back(engine, str(one.path), {"yes": True}) == 0
-    stack.down()
 
     refused = stack.invoke("up", name, f"--engine={stack.engine}", expect=1).stderr
     assert "revisions behind" in refused

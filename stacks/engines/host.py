@@ -237,8 +237,13 @@ class HostEngine(Engine):
         """Start services and wait until all of them are ready."""
         waits = {name: _Wait(_size(self._log(name))) for name in names}
         infos = self._infos()
+        away = any(not SERVICES[name].oneshot and not self._runs(name, infos[name]) for name in names)
         for name in names:
-            self._launch(name, infos[name], changed=name in changed)
+            # whatever starts finds its steps done for the data that is there now
+            again = name in changed or (away and SERVICES[name].oneshot)
+            if again or not self._runs(name, infos[name]):
+                with suppress(xmlrpc.client.Fault):  # supervisord may have started it in the meantime
+                    self._rpc().startProcess(name, False)
         while waits:
             infos = self._infos()
             for name, wait in list(waits.items()):
@@ -246,12 +251,10 @@ class HostEngine(Engine):
                     del waits[name]
             time.sleep(0.05)
 
-    def _launch(self, name: str, info: Any, *, changed: bool) -> None:
+    def _runs(self, name: str, info: Any) -> bool:
+        """Whether a service runs, or is a step that has ended well."""
         status = self._status(name, info)
-        done = SERVICES[name].oneshot and status.ready
-        if changed or not (done or status.state in {"running", "starting"}):
-            with suppress(xmlrpc.client.Fault):  # it may have been started by supervisord in the meantime
-                self._rpc().startProcess(name, False)
+        return status.state in {"running", "starting"} or (SERVICES[name].oneshot and status.ready)
 
     def _settled(self, name: str, info: Any, wait: _Wait, deadline: float) -> bool:
         """Whether a service is ready; a UserError when it will not become so, or not in time."""
