@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import uuid
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,15 +100,17 @@ def add_metrics(world: World, run: str, count: int) -> None:
 
 def broken(world: World, ids: list[str]) -> list[str]:
     """Return the runs that are neither whole nor gone: params without a run, or files without one."""
-    there = set(world.rows("SELECT run_uuid FROM runs"))
-    params: dict[str, int] = {}
-    for run in world.rows("SELECT run_uuid FROM params"):
-        params[run] = params.get(run, 0) + 1
+    # in one statement: what a killed process has sent to PostgreSQL may be committed at any moment
+    found = world.rows(
+        "SELECT 'run ' || run_uuid FROM runs UNION ALL SELECT 'param ' || run_uuid FROM params"
+    )
+    there = {row.removeprefix("run ") for row in found if row.startswith("run ")}
+    params = Counter(row.removeprefix("param ") for row in found if row.startswith("param "))
     files = {part for key in world.objects() for part in key.split("/")}
     return [
         run
         for run in ids
-        if (params.get(run, 0) != (PARAMS if run in there else 0)) or (run in files and run not in there)
+        if (params[run] != (PARAMS if run in there else 0)) or (run in files and run not in there)
     ]
 
 
