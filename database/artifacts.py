@@ -229,7 +229,7 @@ class Restore:
             UserError: the store cannot be read, or it is a folder whose disk has no room for the set's objects.
         """
         self._set = one
-        self._written, self._bytes = 0, 0
+        self._written = self._bytes = 0  # objects of either step; bytes of those that were added
         self.moved = 0  # locations in rows
         with _store_errors():
             self._store = open_store(destination)
@@ -265,12 +265,13 @@ class Restore:
         """
         stop = threading.Event()
         with ThreadPoolExecutor(1) as pool:
-            adder = pool.submit(self._write, self._missing(), stop)
+            adder = pool.submit(self._add, stop)
 
             def finish() -> None:
                 with progress("adding artifacts", self._to_add, "objects") as step:
-                    step.at(self._written, size(self._bytes))
-                    while wait([adder], 0.05).not_done:
+                    running = True
+                    while running:
+                        running = bool(wait([adder], 0.05).not_done)
                         step.at(self._written, size(self._bytes))
                 adder.result()
 
@@ -278,6 +279,12 @@ class Restore:
                 yield finish
             finally:
                 stop.set()
+
+    def _add(self, stop: threading.Event) -> None:
+        for written in self._write(self._missing()):
+            self._bytes += written
+            if stop.is_set():
+                return
 
     def replace_different(self) -> dict[str, Any]:
         """Write the objects that are there with another content, then look whether all are there.
@@ -289,8 +296,12 @@ class Restore:
         Raises:
             UserError: the store refused one, or one is missing or has another size afterwards.
         """
+        total = 0
         try:
-            self._write(self._different)
+            with progress("replacing artifacts", len(self._different), "objects") as step:
+                for written in self._write(self._different):
+                    total += written
+                    step.add(1, size(total))
         except UserError as error:
             further = "the database is restored; run the restore again for the artifacts that are left"
             raise UserError(error.message, *error.hints, further) from None
@@ -322,7 +333,9 @@ class Restore:
             fetched = self._store.fetch(entry.key, copy)
         return entry, fetched is not None and fetched.sha256 == entry.sha256
 
-    def _write(self, chosen: Iterable[Entry], stop: threading.Event | None = None) -> None:
+    def _write(self, chosen: Iterable[Entry]) -> Iterator[int]:
+        """Write objects; yield the bytes of each."""
+
         def put(entry: Entry) -> int:
             with self._set.artifact(entry) as path:
                 self._store.put(path, entry.key, entry.modified)
@@ -331,9 +344,7 @@ class Restore:
         with _store_errors():
             for written in in_parallel(_threads(self._store), put, chosen):
                 self._written += 1
-                self._bytes += written
-                if stop and stop.is_set():
-                    return
+                yield written
 
 
 @contextmanager
