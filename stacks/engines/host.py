@@ -237,11 +237,11 @@ class HostEngine(Engine):
         """Start services and wait until all of them are ready."""
         waits = {name: _Wait(_size(self._log(name))) for name in names}
         infos = self._infos()
-        away = any(not SERVICES[name].oneshot and not self._runs(name, infos[name]) for name in names)
+        idle = {name for name in names if not self._runs(name, infos[name])}
+        away = any(not SERVICES[name].oneshot for name in idle)
         for name in names:
             # whatever starts finds its steps done for the data that is there now
-            again = name in changed or (away and SERVICES[name].oneshot)
-            if again or not self._runs(name, infos[name]):
+            if name in changed | idle or (away and SERVICES[name].oneshot):
                 with suppress(xmlrpc.client.Fault):  # supervisord may have started it in the meantime
                     self._rpc().startProcess(name, False)
         while waits:
