@@ -142,9 +142,10 @@ class Figure:
         return self.at_most is None or self.ratio <= self.at_most
 
     def __str__(self) -> str:
-        need = f">= {self.at_least}" if self.at_least is not None else f"<= {self.at_most}"
-        if self.at_least is None and self.at_most is None:
-            need = ""
+        if self.at_least is not None:
+            need = f">= {self.at_least}"
+        else:
+            need = "" if self.at_most is None else f"<= {self.at_most}"
         cells = (f"{self.what:<40}", f"{self.ours:>9}", f"{self.baseline:<27}", f"{self.ratio:6.2f}")
         return " | ".join((*cells, f"{need:<7}", "yes" if self.met else "NO"))
 
@@ -231,17 +232,19 @@ class Bench:
     def plain(self, source: str) -> float:
         """Run the plain statements in one transaction; return the seconds."""
         self.copy(source, "plain")
+        return seconds(self._run_plain)
+
+    def _run_plain(self) -> None:
         script = "BEGIN;" + ";".join(PLAIN) + ";COMMIT;"
-        return seconds(lambda: self.server.sql("", "plain", stdin=script.encode()))
+        self.server.sql("", "plain", stdin=script.encode())
 
     def plain_with_objects(self, source: str, env: dict[str, str]) -> float:
         """Run the plain statements, and beside them LIST and batched DeleteObjects; return the seconds."""
         self.copy(source, "plain")
-        script = "BEGIN;" + ";".join(PLAIN) + ";COMMIT;"
 
         def both() -> None:
             beside = subprocess.Popen([sys.executable, "-c", PLAIN_OBJECTS], env=os.environ | env)
-            self.server.sql("", "plain", stdin=script.encode())
+            self._run_plain()
             assert beside.wait() == 0
 
         return seconds(both)
@@ -380,6 +383,7 @@ def objects(bench: Bench) -> None:
     write_objects(root / "bucket", runs)
     with s3_server(root) as env:
         plain = bench.plain_with_objects(source, env)
+    assert not any(names for _, _, names in os.walk(root / "bucket")), "plain: objects are left"
     for run in (bench.ours, bench.ours, bench.gc):
         write_objects(root / "bucket", runs + LIVE)
         uri = bench.copy(source, run.__name__)

@@ -187,20 +187,20 @@ class OnEitherEngine:
 
 
 def _a_schema_that_is_behind_is_migrated(
-    stack: StackUnderTest, old: str, folder: Path, patch: pytest.MonkeyPatch
+    stack: StackUnderTest, uri: str, folder: Path, patch: pytest.MonkeyPatch
 ) -> None:
     """A database of an older MLflow: no server starts on it, `migrate` backs it up first and then it does.
 
     Args:
         stack: which gets the content of that database.
-        old: its URI; of the stack's kind.
+        uri: its address; of the stack's kind.
         folder: for backups.
         patch: for the stack's environment.
     """
     for variable, value in stack.environment().items():
         patch.setenv(variable, value)
     engine, name = engines.running(open_deployment(stack.name, recorded=True)), f"--stack={stack.name}"
-    one = back_up(old, folder / "old")
+    one = back_up(uri, folder / "old")
     engine.stop("mlflow")
     assert maintenance.put_back(engine, str(one.path), {"yes": True}) == 0
 
