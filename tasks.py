@@ -45,7 +45,7 @@ YES = {"yes": "answer the question with yes"}
 @answers
 def stacks(_: Context, json: bool = False) -> None:
     """Run: List the stacks and what each one runs."""
-    from stacks import report
+    from stacks.verbs import report
 
     report.catalogue(as_json=json)
 
@@ -64,27 +64,27 @@ def up(
     json: bool = False,
 ) -> None:
     """Run: Start a stack and wait until all of it is ready."""
-    from stacks import operations, report
+    from stacks.verbs import lifecycle, report
 
-    report.up(operations.up(stack, engine=engine, overrides=set or [], timeout=timeout), as_json=json)
+    report.up(lifecycle.up(stack, engine=engine, overrides=set or [], timeout=timeout), as_json=json)
 
 
 @task(help={**STACK, **YES, "volumes": "remove the data too, after a question"})
 @answers
 def down(_: Context, stack: str = "local", volumes: bool = False, yes: bool = False) -> None:
     """Run: Stop a stack; its data stays unless --volumes."""
-    from stacks import operations
+    from stacks.verbs import lifecycle
 
-    operations.down(stack, volumes=volumes, yes=yes)
+    lifecycle.down(stack, volumes=volumes, yes=yes)
 
 
 @task(help={**STACK, **JSON})
 @answers
 def status(_: Context, stack: str = "local", json: bool = False) -> None:
     """Run: Show health, version, memory and disk use."""
-    from stacks import operations, report
+    from stacks.verbs import lifecycle, report
 
-    report.status(operations.status(stack), as_json=json)
+    report.status(lifecycle.status(stack), as_json=json)
 
 
 @task(
@@ -98,9 +98,9 @@ def status(_: Context, stack: str = "local", json: bool = False) -> None:
 @answers
 def logs(_: Context, stack: str = "local", service: str = "", follow: bool = False, tail: int = 100) -> None:
     """Run: Print the logs of one service or all."""
-    from stacks import operations
+    from stacks.verbs import lifecycle
 
-    operations.logs(stack, service=service or None, follow=follow, tail=tail)
+    lifecycle.logs(stack, service=service or None, follow=follow, tail=tail)
 
 
 @task(
@@ -112,10 +112,10 @@ def render(
     _: Context, stack: str = "local", engine: str = "auto", set: list[str] | None = None, output: str = ""
 ) -> None:
     """Run: Print the files that `up` would use."""
-    from stacks import operations, report
+    from stacks.verbs import lifecycle, report
 
     report.rendered(
-        operations.render(stack, engine=engine, overrides=set or [], output=Path(output) if output else None),
+        lifecycle.render(stack, engine=engine, overrides=set or [], output=Path(output) if output else None),
         output,
     )
 
@@ -129,7 +129,7 @@ def secrets_rotate(
     _: Context, stack: str = "local", yes: bool = False, timeout: float = 180.0, json: bool = False
 ) -> None:
     """Data: Give a stack new passwords and keys."""
-    from stacks import report, rotation
+    from stacks.verbs import report, rotation
 
     report.rotated(rotation.rotate(stack, yes=yes, timeout=timeout), as_json=json)
 
@@ -138,7 +138,7 @@ def secrets_rotate(
 @answers
 def doctor(_: Context, json: bool = False) -> None:
     """Run: Show what this machine lacks, and what mends it."""
-    from stacks import doctor, report
+    from stacks.verbs import doctor, report
 
     report.doctor(doctor.examine(), as_json=json)
 
@@ -206,9 +206,9 @@ def cleanup(
     flags = {
         name: value for name, value in locals().items() if name not in {"_", "stack", "backend_store_uri"}
     }
-    from stacks import maintenance
+    from stacks.verbs import data
 
-    maintenance.run("cleanup", flags, stack=stack, backend_store_uri=backend_store_uri)
+    data.run("cleanup", flags, stack=stack, backend_store_uri=backend_store_uri)
 
 
 @task(
@@ -232,10 +232,10 @@ def usage(
     json: bool = False,
 ) -> None:
     """Data: Show who uses the space, by experiment."""
-    from stacks import maintenance
+    from stacks.verbs import data
 
     flags = {"artifacts_destination": artifacts_destination, "top": top, "json": json}
-    maintenance.usage(flags, html=html, stack=stack, backend_store_uri=backend_store_uri)
+    data.usage(flags, html=html, stack=stack, backend_store_uri=backend_store_uri)
 
 
 @task(
@@ -261,10 +261,10 @@ def migrate(
     json: bool = False,
 ) -> None:
     """Data: Migrate the schema, with a backup first."""
-    from stacks import maintenance
+    from stacks.verbs import data
 
     flags = {"check": check, "to": to, "wait": wait, "yes": yes, "json": json}
-    maintenance.migrate(flags, stack=stack, backend_store_uri=backend_store_uri)
+    data.migrate(flags, stack=stack, backend_store_uri=backend_store_uri)
 
 
 @task(
@@ -290,7 +290,7 @@ def backup(
     json: bool = False,
 ) -> None:
     """Data: Back up database, artifacts and keys, as one set."""
-    from stacks import maintenance
+    from stacks.verbs import data
 
     flags = {
         "artifacts_destination": artifacts_destination,
@@ -299,7 +299,7 @@ def backup(
         "wait": wait,
         "json": json,
     }
-    maintenance.backup(flags, stack=stack, backend_store_uri=backend_store_uri)
+    data.backup(flags, stack=stack, backend_store_uri=backend_store_uri)
 
 
 @task(
@@ -325,7 +325,7 @@ def restore(
     json: bool = False,
 ) -> None:
     """Data: Put a verified backup back."""
-    from stacks import maintenance
+    from stacks.verbs import data
 
     flags = {
         "backup": backup,
@@ -334,7 +334,7 @@ def restore(
         "yes": yes,
         "json": json,
     }
-    maintenance.restore(flags, stack=stack, backend_store_uri=backend_store_uri)
+    data.restore(flags, stack=stack, backend_store_uri=backend_store_uri)
 
 
 @task(
@@ -358,8 +358,8 @@ def upgrade(
     json: bool = False,
 ) -> None:
     """Data: Run another MLflow version, or put back all of it."""
-    from stacks import report
-    from stacks import upgrade as upgrading
+    from stacks.verbs import report
+    from stacks.verbs import upgrade as upgrading
 
     answer = upgrading.upgrade(stack, to, folder=backups, yes=yes, timeout=timeout)
     report.upgraded(answer, as_json=json)
@@ -369,36 +369,36 @@ def upgrade(
 @answers
 def backups(_: Context, to: str = "backups", verify: bool = False, json: bool = False) -> None:
     """Data: List the backups."""
-    from stacks import maintenance
+    from stacks.verbs import data
 
-    maintenance.here(["-m", "database", "backups", f"--to={to}", *["--verify"] * verify, *["--json"] * json])
+    data.here(["-m", "backups", "backups", f"--to={to}", *["--verify"] * verify, *["--json"] * json])
 
 
 @task(help=DOCKER)
 @answers
 def test(_: Context, require_docker: bool = False) -> None:
     """Develop: Run every test this machine can run."""
-    from tests import run
+    from develop import testing
 
-    run.everything(require_docker=require_docker)
+    testing.everything(require_docker=require_docker)
 
 
 @task(name="test-unit")
 @answers
 def test_unit(_: Context) -> None:
     """Develop: Run the tests that need no server."""
-    from tests import run
+    from develop import testing
 
-    run.unit()
+    testing.unit()
 
 
 @task(name="test-integration", help=DOCKER)
 @answers
 def test_integration(_: Context, require_docker: bool = False) -> None:
     """Develop: Run the tests against real servers."""
-    from tests import run
+    from develop import testing
 
-    run.integration(require_docker=require_docker)
+    testing.integration(require_docker=require_docker)
 
 
 @task(help={"only": "one benchmark by name"})
@@ -414,7 +414,7 @@ def bench(_: Context, only: str = "") -> None:
 @answers
 def lint(_: Context) -> None:
     """Develop: Check style, types and templates."""
-    from tests import lint
+    from develop import lint
 
     lint.run()
 

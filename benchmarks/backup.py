@@ -23,19 +23,19 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from backups.backup import back_up
+from backups.restore import restore
+from backups.sets import list_sets
 from benchmarks.measure import show
 from console import note
-from database.backup import back_up
 from database.connection import connect
-from database.restore import restore
 from database.schema import prepare
-from database.sets import list_sets
-from tests.host.database import servers
+from tests.support import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from database.sets import BackupSet
+    from backups.sets import BackupSet
 
 ROOT = Path(__file__).parents[1]
 # Between this process and the one that is measured: a new program's peak begins with that of whoever started it.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.stack import StackUnderTest, free_ports
+from tests.support.stack import StackUnderTest, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 import images.build
 from benchmarks import measure
+from stacks.definition.services import probe
+from stacks.definition.settings import ROOT
 from stacks.engines.compose import ComposeEngine
 from stacks.engines.ports import listens
-from stacks.services import probe
-from stacks.settings import ROOT
-from tests.stack import free_port
+from tests.support.stack import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,7 +60,7 @@ def _postgres() -> float:
         (folder / "password").write_text("not a secret")
         data = ["--data", str(folder / "data"), "--password-file", str(folder / "password")]
         return _started(
-            ["-m", "database.postgres_server", *data, "--port", str(port)], lambda: listens(port), folder
+            ["-m", "services.postgres", *data, "--port", str(port)], lambda: listens(port), folder
         )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from backups.sets import source_of
 from database import postgresql, sqlite
 from database.connection import connect, sqlite_path
 from database.revision import revisions
 from database.schema import read_schema
-from database.sets import source_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -17,10 +17,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
-from console import UserError
+from console import UserError, progress, size
 from database.connection import APPLICATION_NAME, redact
-from database.files import CHUNK, sha256, sync
-from database.progress import progress, size
+from files import CHUNK, sha256, sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

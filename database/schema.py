@@ -12,7 +12,7 @@ from console import UserError, note
 from database.connection import connect, redact
 from database.lock import maintenance_lock
 from database.revision import Schema, Step, inspect_schema, mlflow_folder, refusal
-from server.loading import loading
+from process.loading import loading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,9 +8,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import UserError
-from database.files import sync
-from database.progress import progress
+from console import UserError, progress
+from files import sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,9 +16,8 @@ import psycopg2
 from sqlalchemy import MetaData, create_engine, inspect
 from sqlalchemy.exc import DBAPIError
 
-from console import UserError
+from console import UserError, progress
 from database import postgresql, sqlite
-from database.progress import progress
 from database.schema import run_migration
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from console import note, user_errors
 from gateway.asgi import no_key, parse_hosts
 from gateway.config import load
-from server.serve import check_port, serve
+from process.serve import check_port, serve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gateway.asgi import AllowedHosts, error_body, no_key
-from server.loading import loading
+from process.loading import loading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fastapi import Request
 
     from gateway.config import Gateway
-    from server.asgi import App
+    from process.asgi import App
 
 
 def create(gateway: Gateway, hosts: Sequence[str]) -> App:

@@ -7,12 +7,12 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from server.asgi import respond
+from process.asgi import respond
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from server.asgi import App, Message, Receive, Send
+    from process.asgi import App, Message, Receive, Send
 
 _NOT_FOUND = re.compile(r"GatewayEndpoint not found \(name='(.+)'\)")
 

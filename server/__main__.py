@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from console import user_errors
+from process.serve import check_port, serve
 from server import environment
 from server.environment import PREVIOUS_PASSPHRASE, START_LOCK, WAIT_FOR_SCHEMA, truth
 from server.schema import wait_for_schema
-from server.serve import check_port, serve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         # In a process of its own: this one, which may only watch its workers, stays free of mlflow.
         if truth(os.environ.get(WAIT_FOR_SCHEMA, "")):
             wait_for_schema(given.backend_store_uri)
-        subprocess.run([sys.executable, "-m", "server.rekey", given.backend_store_uri, previous], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "services.rekey", given.backend_store_uri, previous], check=True
+        )
     if given.expose_prometheus:
         _empty_metrics(Path(given.expose_prometheus))
     with ExitStack() as stack:

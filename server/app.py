@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import UserError
+from process.loading import loading
+from process.tether import die_with_parent
 from server.asgi import BoundedExit, Readiness, ServerTransfers
 from server.environment import PRESIGNED, START_LOCK, WAIT_FOR_SCHEMA, truth
 from server.full import tell_when_full
-from server.loading import loading
 from server.schema import wait_for_schema
-from server.tether import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from server.asgi import App
+    from process.asgi import App
 
 STARTUP_FAILURE = 3  # uvicorn.config: tells uvicorn's parent process not to try again
 

@@ -10,28 +10,19 @@ import json
 import os
 import re
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from process.asgi import respond
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Callable
 
-    Message = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
-    App = Callable[[Message, Receive, Send], Awaitable[None]]
+    from process.asgi import App, Message, Receive, Send
 
 # What mlflow raises for a store without such transfers (mlflow.exceptions, 3.17.2). Clients fall back to the
 # server when the answer is 501 (downloads) or its message begins with the first of these (uploads).
 NO_MULTIPART_UPLOAD = "Multipart upload is not supported for the current artifact repository"
 NO_PRESIGNED_DOWNLOAD = "Presigned download is not supported for the current artifact repository"
-
-
-async def respond(send: Send, status: int, body: dict[str, Any]) -> None:
-    """Send one JSON answer."""
-    content = json.dumps(body).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
 
 
 class Readiness:

@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytest.register_assert_rewrite("tests.quickstart")  # its tests say what they compared, too
+pytest.register_assert_rewrite("tests.support.quickstart")  # its tests say what they compared, too
 # Whoever runs the tests in the background may have Ctrl-C ignored, and programs started from here would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.update(

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from console import UserError, note
-from stacks import gateway_files, secrets, versions
-from stacks.deployment import JOURNAL, RECORD, write_private
-from stacks.render import FRAMES, secrets_named
-from stacks.services import SERVICES, probe
+from stacks.definition.rendering import FRAMES, secrets_named
+from stacks.definition.services import SERVICES, probe
+from stacks.state import environments, inputs, secrets
+from stacks.state.deployment import JOURNAL, RECORD, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from stacks.deployment import Deployment
+    from stacks.state.deployment import Deployment
 
 RESTART_SECONDS = 180.0
 
@@ -173,7 +173,7 @@ class Engine(ABC):
             UserError: a secret is gone, or a file cannot be written.
         """
         made = secrets.ensure(self.deployment, secrets_named(files), engine=self.name)
-        gateway_files.write(self.deployment, engine=self.name)
+        inputs.write(self.deployment, engine=self.name)
         for path, text in files.items():
             write_private(self.deployment.state / path, text)
         self.deployment.remember(self.name, secrets=made)
@@ -181,15 +181,15 @@ class Engine(ABC):
     def forget(self) -> None:
         """Remove what the state directory holds beside data and logs: rendered files, secrets, the record."""
         state = self.deployment.state
-        for folder in ("secrets", gateway_files.FOLDER, versions.FOLDER):
+        for folder in ("secrets", inputs.FOLDER, environments.FOLDER):
             shutil.rmtree(state / folder, ignore_errors=True)
         for name in (*FRAMES.values(), RECORD, JOURNAL):
             (state / name).unlink(missing_ok=True)
 
     def stores(self) -> dict[str, Any]:
-        """What the stores hold (see `server.stores.examine`); empty while they cannot be asked."""
+        """What the stores hold (see `services.stores.examine`); empty while they cannot be asked."""
         try:
-            return dict(json.loads(self.capture(["-m", "server.stores"])))
+            return dict(json.loads(self.capture(["-m", "services.stores"])))
         except (UserError, json.JSONDecodeError):
             return {}
 

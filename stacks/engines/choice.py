@@ -9,8 +9,8 @@ from stacks.engines.compose import ComposeEngine
 from stacks.engines.host import HostEngine
 
 if TYPE_CHECKING:
-    from stacks.deployment import Deployment
     from stacks.engines.base import Engine
+    from stacks.state.deployment import Deployment
 
 ENGINES: dict[str, type[Engine]] = {"compose": ComposeEngine, "host": HostEngine}
 

@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from console import UserError, note
-from stacks import versions
-from stacks.deployment import write_private
+from stacks.definition.rendering import FRAMES, render
+from stacks.definition.services import SERVICES, probe
 from stacks.engines.base import Engine, ServiceStatus, answer
 from stacks.engines.ports import check_port_is_free
-from stacks.render import FRAMES, render
-from stacks.services import SERVICES, probe
+from stacks.state import environments
+from stacks.state.deployment import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stacks.deployment import Deployment
+    from stacks.state.deployment import Deployment
 
 OLDEST_ENGINE = (20, 10)
 OLDEST_COMPOSE = (2, 20)
@@ -163,7 +163,7 @@ class ComposeEngine(Engine):
     def prepare(self) -> None:
         """See `Engine.prepare`; a Compose file of its own names the image."""
         self.deployment = with_images(self.deployment)
-        self._file = versions.folder(self.deployment.state) / f"{self.deployment.mlflow_version}.yaml"
+        self._file = environments.folder(self.deployment.state) / f"{self.deployment.mlflow_version}.yaml"
         write_private(self._file, render(self.deployment, self.name)[FRAMES[self.name]])
 
     @property
@@ -315,7 +315,7 @@ def with_images(deployment: Deployment) -> Deployment:
         if name == "object-store" and deployment.settings.object_store == "rustfs":
             found[name] = building.fetch("rustfs")
             continue
-        lock = versions.lock(deployment) if name == "mlflow" else None
+        lock = environments.lock(deployment) if name == "mlflow" else None
         built = building.reference(name, lock)
         if recorded.get(name, "").partition(":")[0] == built.partition(":")[0] and name != "mlflow":
             found[name] = (
@@ -334,7 +334,7 @@ def with_references(deployment: Deployment) -> Deployment:
 
     found = {}
     for name in _images(deployment):
-        lock = versions.lock(deployment) if name == "mlflow" else None
+        lock = environments.lock(deployment) if name == "mlflow" else None
         found[name] = building.find(name, lock=lock) or building.reference(name, lock)
     return replace(deployment, images=found)
 

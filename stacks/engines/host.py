@@ -14,12 +14,12 @@ from typing import IO, TYPE_CHECKING, Any
 import psutil
 
 from console import UserError
-from stacks import secrets, versions
-from stacks.deployment import make_private_dir
+from stacks.definition.rendering import FRAMES, process_environment, render
+from stacks.definition.services import SERVICES
 from stacks.engines.base import Engine, ServiceStatus, answer
 from stacks.engines.ports import check_port_is_free, listens
-from stacks.render import FRAMES, process_environment, render
-from stacks.services import SERVICES
+from stacks.state import environments, secrets
+from stacks.state.deployment import make_private_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,7 +65,7 @@ class HostEngine(Engine):
     def up(self, *, timeout: float, services: Sequence[str] | None = None) -> None:
         """See `Engine.up`."""
         self._check_ports()
-        versions.ensure_environment(self.deployment)
+        environments.ensure_environment(self.deployment)
         deadline = time.monotonic() + timeout
         for folder in ("logs", "data", "data/objects"):
             make_private_dir(self.deployment.state / folder)
@@ -160,7 +160,7 @@ class HostEngine(Engine):
 
     def prepare(self) -> None:
         """See `Engine.prepare`."""
-        versions.ensure_environment(self.deployment)
+        environments.ensure_environment(self.deployment)
 
     @property
     def inner_url(self) -> str:

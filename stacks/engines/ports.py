@@ -10,10 +10,10 @@ import psutil
 
 from console import UserError
 from stacks import catalogue
-from stacks.deployment import RECORD, open_deployment
+from stacks.state.deployment import RECORD, open_deployment
 
 if TYPE_CHECKING:
-    from stacks.deployment import Deployment
+    from stacks.state.deployment import Deployment
 
 
 def check_port_is_free(host: str, port: int, deployment: Deployment) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stacks import maintenance
 from stacks.engines import compose
-from tests import data_verbs, laptop, story
-from tests.stack import StackUnderTest, free_ports
+from stacks.verbs import data
+from tests.support import data_verbs, laptop, story
+from tests.support.stack import StackUnderTest, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,10 +51,10 @@ def test_a_set_belongs_to_whoever_made_it(
     for name, value in stack.environment().items():
         monkeypatch.setenv(name, value)
     told = story.tell(stack.url, tmp_path, megabytes=1)
-    maintenance.backup({"to": str(sets)}, stack=stack.name, backend_store_uri="")
+    data.backup({"to": str(sets)}, stack=stack.name, backend_store_uri="")
     assert {path.stat().st_uid for path in sets.rglob("*")} == {somebody}
     [one] = sets.glob("2*")
-    maintenance.restore({"backup": str(one), "yes": True}, stack=stack.name, backend_store_uri="")
+    data.restore({"backup": str(one), "yes": True}, stack=stack.name, backend_store_uri="")
     story.check(stack.url, told, tmp_path)
     story.tell(stack.url, tmp_path, megabytes=1)
 

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from stacks.engines.compose import compose_command
-from tests import quickstart, story
-from tests.stack import StackUnderTest, free_port, free_ports
+from tests.support import quickstart, story
+from tests.support.stack import StackUnderTest, free_port, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import story, upgrades
-from tests.stack import StackUnderTest, free_ports
-from tests.upgrades import NEW, OLD, kill_at, runs
+from tests.support import story, upgrades
+from tests.support.stack import StackUnderTest, free_ports
+from tests.support.upgrades import NEW, OLD, kill_at, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

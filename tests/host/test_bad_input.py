@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stack import StackUnderTest, free_port
+from tests.support.stack import StackUnderTest, free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.host.browsing import NAME, browsing
-from tests.stack import StackUnderTest, free_port
+from tests.support.browsing import NAME, browsing
+from tests.support.stack import StackUnderTest, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import pytest
 
 from stacks import catalogue
 from stacks.engines.compose import compose_command
-from tests.stack import StackUnderTest
+from tests.support.stack import StackUnderTest
 
 if TYPE_CHECKING:
     from pathlib import Path

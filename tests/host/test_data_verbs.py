@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import data_verbs
-from tests.stack import StackUnderTest, free_ports
+from tests.support import data_verbs
+from tests.support.stack import StackUnderTest, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests import story
-from tests.stack import StackUnderTest, free_port, wait_until
+from tests.support import story
+from tests.support.stack import StackUnderTest, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

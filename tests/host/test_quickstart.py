@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from stacks.settings import ROOT
-from tests import quickstart, story
-from tests.host.database import servers
-from tests.stack import StackUnderTest, free_port, free_ports
+from stacks.definition.settings import ROOT
+from tests.support import quickstart, servers, story
+from tests.support.stack import StackUnderTest, free_port, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stacks.settings import PREFIX, ROOT
-from tests import laptop, story
-from tests.stack import StackUnderTest, free_port
+from stacks.definition.settings import PREFIX, ROOT
+from tests.support import laptop, story
+from tests.support.stack import StackUnderTest, free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

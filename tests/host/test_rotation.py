@@ -15,9 +15,9 @@ import pytest
 import yaml
 from botocore.config import Config
 
-from tests import story
-from tests.host.gateway.provider import KEY, WORDS, provider
-from tests.stack import StackUnderTest, free_port, wait_until
+from tests.support import story
+from tests.support.provider import KEY, WORDS, provider
+from tests.support.stack import StackUnderTest, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

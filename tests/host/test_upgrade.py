@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests import story, upgrades
-from tests.stack import StackUnderTest, free_ports, wait_until
-from tests.upgrades import NEW, OLD, kill_at, runs, upgrade
+from tests.support import story, upgrades
+from tests.support.stack import StackUnderTest, free_ports, wait_until
+from tests.support.upgrades import NEW, OLD, kill_at, runs, upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ CONFLICT = "CREATE TABLE scheduler_leases (number INTEGER)"  # what a migration 
 # Python reads it before anything else, as `sitecustomize`.
 SABOTAGE = """
 import os, sys
-if "server.smoke" in sys.orig_argv:
+if "services.smoke" in sys.orig_argv:
     os.write(2, b"a warning\\nerror: broken by the test\\n")
     os._exit(1)
 """

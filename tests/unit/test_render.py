@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stacks import catalogue, settings
-from stacks.deployment import Deployment
-from stacks.render import FRAMES, render
-from stacks.services import SERVICES
+from stacks import catalogue
+from stacks.definition import settings
+from stacks.definition.rendering import FRAMES, render
+from stacks.definition.services import SERVICES
+from stacks.state.deployment import Deployment
 
 GOLDEN = Path(__file__).parent / "golden"
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from console import UserError
-from stacks import settings
-from stacks.settings import PREFIX, ROOT, Settings
+from stacks.definition import settings
+from stacks.definition.settings import PREFIX, ROOT, Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from backups.sets import BackupSet
 from console import UserError
-from database.sets import BackupSet
 from images import catalogue, lock
 from stacks import catalogue as stacks
-from stacks import settings, versions
-from stacks.deployment import Deployment
-from stacks.upgrade import Journal, Plan, choose, lost
+from stacks.definition import settings
+from stacks.state import environments
+from stacks.state.deployment import Deployment
+from stacks.verbs.upgrade import Journal, Plan, choose, lost
 
 SOURCE, IDENTITY = "postgresql+psycopg2://mlflow@127.0.0.1:5557/mlflow", {"system": "7", "database": 5}
 FOUND: dict[str, Any] = {
@@ -125,29 +126,29 @@ def test_the_way_back_restores_only_data_that_may_have_changed(
 )
 def test_a_version_that_cannot_run_is_refused(version: str, services: tuple[str, ...], reason: str) -> None:
     with pytest.raises(UserError, match=reason):
-        versions.check(version, services)
+        environments.check(version, services)
 
 
 def test_versions_that_can_run_are_taken() -> None:
-    for version in ("3.3.2", "3.5.1", "3.18.0rc1", versions.pinned()):
-        versions.check(version, ("mlflow", "gateway"))
+    for version in ("3.3.2", "3.5.1", "3.18.0rc1", environments.pinned()):
+        environments.check(version, ("mlflow", "gateway"))
 
 
 def test_a_stack_goes_on_with_its_version_and_a_note(capsys: pytest.CaptureFixture[str]) -> None:
-    versions.settle(deployment("3.15.1"))
+    environments.settle(deployment("3.15.1"))
     assert "stays on MLflow 3.15.1" in capsys.readouterr().err
-    versions.settle(deployment(versions.pinned()))
+    environments.settle(deployment(environments.pinned()))
     assert capsys.readouterr().err == ""
 
 
 def test_the_setting_does_not_change_the_version_of_a_stack_that_is_there() -> None:
     with pytest.raises(UserError, match="the setting 'mlflow_version' asks for") as refused:
-        versions.settle(deployment("3.15.1", "mlflow_version=3.17.2"))
+        environments.settle(deployment("3.15.1", "mlflow_version=3.17.2"))
     assert "invoke upgrade --to=3.17.2 --stack=quickstart" in str(refused.value)
 
 
 def test_another_version_runs_in_an_environment_of_its_own() -> None:
-    one = deployment(versions.installed())
+    one = deployment(environments.installed())
     assert one.mlflow_python == one.python
     other = replace(one, mlflow_version="3.15.1")
     assert other.mlflow_python == "/srv/quickstart/mlflow/3.15.1/bin/python"
@@ -162,7 +163,7 @@ def test_an_old_version_is_installed_with_what_it_imports_with() -> None:
 def test_an_image_of_another_version_is_one_of_its_lock(tmp_path: Path) -> None:
     own, other = tmp_path / "own", tmp_path / "other"
     text = (catalogue.FOLDER / "mlflow" / "requirements.txt").read_text()
-    (tmp_path / "lock.txt").write_text(text.replace(f"mlflow=={versions.pinned()}", "mlflow==3.15.1"))
+    (tmp_path / "lock.txt").write_text(text.replace(f"mlflow=={environments.pinned()}", "mlflow==3.15.1"))
     what = catalogue.image("mlflow", tmp_path / "lock.txt")
     assert what.version == "3.15.1"
     catalogue.assemble(what, other)

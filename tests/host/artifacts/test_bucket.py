@@ -10,10 +10,10 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from artifacts.bucket import prepare
 from console import UserError
-from tests.host.artifacts.minio import Minio, serve
-from tests.stack import free_port
+from services.bucket import prepare
+from tests.support.minio_api import Minio, serve
+from tests.support.stack import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

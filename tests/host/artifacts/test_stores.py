@@ -16,7 +16,7 @@ import pytest
 from artifacts import Store, StoreError, open_store
 from artifacts.repository import RepositoryStore
 from artifacts.s3 import s3_client
-from tests.host.cleanup.world import tracking_server
+from tests.support.world import tracking_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,8 @@ import pytest
 
 from artifacts import open_store
 from cleanup.__main__ import main
-from tests.host.cleanup import world as made
-from tests.host.database import servers
+from tests.support import servers
+from tests.support import world as made
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

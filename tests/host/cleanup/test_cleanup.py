@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.host.cleanup.world import PROTECTED_RUNS, PURGED_RUNS
+from tests.support.world import PROTECTED_RUNS, PURGED_RUNS
 
 if TYPE_CHECKING:
     from tests.host.cleanup.conftest import World

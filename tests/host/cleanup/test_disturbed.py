@@ -24,9 +24,9 @@ from artifacts import s3 as s3_module
 from cleanup import Filters, execute, plan
 from cleanup.selection import Selection
 from database.connection import connect
-from tests.host.cleanup.many import FILES, add_runs, broken, cleanup_in_small_batches
-from tests.host.cleanup.world import PURGED_RUNS, dangling, free_port
-from tests.host.database import servers
+from tests.support import servers
+from tests.support.many import FILES, add_runs, broken, cleanup_in_small_batches
+from tests.support.world import PURGED_RUNS, dangling, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +62,7 @@ def test_killed_twenty_times_each_run_is_whole_or_gone_and_the_next_cleanup_ends
     fresh_worlds: Callable[[], AbstractContextManager[World]],
 ) -> None:
     forks = multiprocessing.get_context("forkserver")  # the imports are done already: only work is killed
-    forks.set_forkserver_preload(["tests.host.cleanup.many", "cleanup.planning", "mlflow.store.db.utils"])
+    forks.set_forkserver_preload(["tests.support.many", "cleanup.planning", "mlflow.store.db.utils"])
     chance = random.Random(7)
     moments: list[tuple[int, int]] = []
     span = None

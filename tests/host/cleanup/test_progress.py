@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cleanup import Filters, display, plan
 from database.connection import connect
-from tests.host.cleanup.many import add_runs
+from tests.support.many import add_runs
 
 if TYPE_CHECKING:
     import pytest

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from cleanup import Filters, execute, plan
 from console import UserError
 from database.connection import connect
-from tests.host.cleanup.world import dangling, engine_for, owner_ids, read_live
+from tests.support.world import dangling, engine_for, owner_ids, read_live
 
 if TYPE_CHECKING:
-    from tests.host.database.servers import Postgres
+    from tests.support.servers import Postgres
 
 _numbers = itertools.count(1)
 

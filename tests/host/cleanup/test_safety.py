@@ -17,14 +17,14 @@ from sqlalchemy import inspect
 
 from artifacts import open_store
 from artifacts.s3 import s3_client
-from tests.host.cleanup.many import add_runs, put
-from tests.host.cleanup.world import PURGED_RUNS, dangling, free_port, ftp_server, owner_ids
+from tests.support.many import add_runs, put
+from tests.support.world import PURGED_RUNS, dangling, free_port, ftp_server, owner_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.host.cleanup.conftest import World
-    from tests.host.database.servers import Postgres
+    from tests.support.servers import Postgres
 
 ROOT = Path(__file__).parents[3]
 

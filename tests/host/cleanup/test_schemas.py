@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import inspect, text
 
 from tests.host.cleanup.conftest import World
-from tests.host.cleanup.world import dangling
-from tests.host.database import old
+from tests.support import old_databases
+from tests.support.world import dangling
 
 if TYPE_CHECKING:
-    from tests.host.database.servers import Postgres
+    from tests.support.servers import Postgres
 
 _numbers = itertools.count(1)
 
@@ -24,14 +24,14 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=old.VERSIONS)
+@pytest.fixture(params=old_databases.VERSIONS)
 def old_world(request: pytest.FixtureRequest, kind: str, tmp_path: Path, postgres: Postgres) -> World:
     """Return the database of an old version, its deleted runs with artifacts in a local folder."""
     version = str(request.param)
     if kind == "sqlite":
-        uri = old.sqlite_database(version, tmp_path / "mlflow.db")
+        uri = old_databases.sqlite_database(version, tmp_path / "mlflow.db")
     else:
-        uri = old.postgresql_database(version, postgres, f"old{next(_numbers)}")
+        uri = old_databases.postgresql_database(version, postgres, f"old{next(_numbers)}")
     destination = tmp_path / "artifacts"
     world = World(uri, str(destination), {}, {}, [None])
     engine = world.engine

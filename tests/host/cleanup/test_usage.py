@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from artifacts import open_store
 from cleanup import usage
 from cleanup.schedule import Service
-from tests.host.cleanup.world import dangling
+from tests.support.world import dangling
 
 if TYPE_CHECKING:
     from tests.host.cleanup.conftest import World

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.host.cleanup.many import add_metrics
+from tests.support.many import add_metrics
 
 if TYPE_CHECKING:
     from tests.host.cleanup.conftest import World
-    from tests.host.database.servers import Postgres
+    from tests.support.servers import Postgres
 
 MIB = 2**20
 ROWS = 120_000

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.host.database import old, servers
+from tests.support import old_databases, servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,9 +45,9 @@ def old_database(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[st
     def create(version: str, kind: str) -> str:
         number = next(_numbers)
         if kind == "sqlite":
-            return old.sqlite_database(version, tmp_path / f"database{number}.db")
+            return old_databases.sqlite_database(version, tmp_path / f"database{number}.db")
         server: servers.Postgres = request.getfixturevalue("postgres")
-        return old.postgresql_database(version, server, f"test{number}")
+        return old_databases.postgresql_database(version, server, f"test{number}")
 
     return create
 

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from backups import sets
+from backups.backup import back_up
+from backups.migrate import migrate
+from backups.restore import restore
 from console import UserError
-from database import sets
-from database.backup import back_up
 from database.connection import connect
 from database.lock import maintenance_lock
-from database.migrate import migrate
-from database.restore import restore
 from database.schema import prepare
 from tests.databases.content import read
-from tests.host.database import old
-from tests.host.database.servers import BINARIES
 from tests.host.database.test_old_databases import contained
+from tests.support import old_databases
+from tests.support.servers import BINARIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.host.database.servers import Postgres
+    from tests.support.servers import Postgres
 
 KINDS = ["sqlite", "postgresql"]
 
@@ -273,14 +273,14 @@ def test_what_the_restore_does_not_know_is_left(
 def test_every_older_database_backs_up_and_restores(
     old_database: Callable[[str, str], str], new_uri: Callable[[str], str], tmp_path: Path, postgres: Postgres
 ) -> None:
-    for version in old.VERSIONS:
+    for version in old_databases.VERSIONS:
         uri = old_database(version, "postgresql")
         one = back_up(uri, tmp_path / "sets")
         fresh = new_uri("postgresql")
         restore(fresh, one.path)
         assert postgres.dump(fresh.rpartition("/")[2]) == postgres.dump(uri.rpartition("/")[2])
         assert restore(fresh, one.path, to_head=True).schema.state == "current"
-        assert contained(old.expected(version, "postgresql"), read(fresh)) == []
+        assert contained(old_databases.expected(version, "postgresql"), read(fresh)) == []
 
 
 def test_a_sqlite_set_of_an_older_mlflow_becomes_a_current_database(
@@ -289,7 +289,7 @@ def test_a_sqlite_set_of_an_older_mlflow_becomes_a_current_database(
     one = back_up(old_database("2.9.2", "sqlite"), tmp_path / "sets")
     fresh = new_uri("sqlite")
     assert restore(fresh, one.path, to_head=True).schema.state == "current"
-    assert contained(old.expected("2.9.2", "sqlite"), read(fresh)) == []
+    assert contained(old_databases.expected("2.9.2", "sqlite"), read(fresh)) == []
 
 
 def test_an_ordinary_role_that_owns_its_database_is_enough(

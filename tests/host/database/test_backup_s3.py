@@ -10,11 +10,11 @@ import pytest
 
 from artifacts import open_store
 from artifacts.s3 import s3_client
+from backups import sets
+from backups.backup import back_up
+from backups.places import open_backup, open_place
+from backups.restore import restore
 from console import UserError
-from database import sets
-from database.backup import back_up
-from database.place import open_backup, open_place
-from database.restore import restore
 from tests.databases.content import read
 from tests.host.artifacts.test_stores import s3_bucket
 
@@ -28,7 +28,7 @@ __all__ = ["s3_bucket"]
 def test_artifacts_in_s3_come_back(
     old_database: Callable[[str, str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from database import artifacts
+    from backups import artifacts
 
     client, uri = s3_client(), old_database("3.15.1", "postgresql")
     for number in range(30):
@@ -116,7 +116,6 @@ def test_a_set_in_s3_is_pruned_with_what_it_alone_names(
     files: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from database import bucket
 
     uri, store = old_database("3.15.1", "sqlite"), open_store(sets_address)
     with open_place(sets_address) as place:
@@ -128,7 +127,7 @@ def test_a_set_in_s3_is_pruned_with_what_it_alone_names(
         assert (
             len(list(store.list("objects"))) == 11
         )  # one that no set names may be another backup's, not ended yet
-        monkeypatch.setattr(bucket, "GRACE", -60.0)
+        monkeypatch.setattr("backups.in_s3.GRACE", -60.0)
         last = back_up(uri, place, destination=str(files), keep=1)
         assert len(list(store.list("objects"))) == 10
         sets.verify(place.open(last))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from database.backup import back_up
-from database.restore import restore
+from backups.backup import back_up
+from backups.restore import restore
 from database.schema import prepare
 
 if TYPE_CHECKING:

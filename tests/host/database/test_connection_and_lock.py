@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from backups.backup import back_up
 from console import UserError
-from database.backup import back_up
 from database.connection import connect, redact
 from database.lock import maintenance_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.host.database.servers import Postgres
+    from tests.support.servers import Postgres
 
 KINDS = ["sqlite", "postgresql"]
 ROOT = Path(__file__).parents[3]

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from backups import sets
+from backups.backup import back_up
+from backups.migrate import migrate
+from backups.restore import restore
 from console import UserError
-from database import sets
-from database.backup import back_up
 from database.connection import connect
-from database.migrate import migrate
-from database.restore import restore
 from database.revision import inspect_schema
-from tests.host.database import old
+from tests.support import old_databases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.host.database.servers import Postgres
+    from tests.support.servers import Postgres
 
 KINDS = ["sqlite", "postgresql"]
 ROOT = Path(__file__).parents[3]
@@ -75,7 +75,7 @@ def test_a_killed_migration_changes_nothing(
     uri = old_database("2.9.2", kind)
     before = dump(uri)
     script = """
-from database.migrate import migrate
+from backups.migrate import migrate
 migrate(sys.argv[1], Path(sys.argv[2]), on_step=die_at(20))
 """
     run_until_killed(script, uri, tmp_path / "sets")
@@ -90,7 +90,8 @@ def test_a_sqlite_migration_killed_while_it_is_put_in_place_changes_nothing(
     uri = old_database("2.9.2", "sqlite")
     before = dump(uri)
     script = """
-from database import migrate, sqlite
+from database import sqlite
+from backups import migrate
 sqlite._PAGES = 10
 replace = sqlite.replace_content
 def killed(*args):
@@ -119,7 +120,7 @@ def test_a_killed_backup_leaves_no_set_and_the_last_one_stays(
     good = back_up(uri, folder, destination=str(tmp_path / "artifacts"))
     script = """
 from artifacts.local import LocalStore
-from database.backup import back_up
+from backups.backup import back_up
 LocalStore.fetch = die_at(5)
 back_up(sys.argv[1], Path(sys.argv[2]), destination=sys.argv[3])
 """
@@ -167,7 +168,7 @@ class Bar:
     __exit__ = lambda *_: None
     at = add = die_at(10)
 import {PATCHES[moment]}
-from database.restore import restore
+from backups.restore import restore
 restore(sys.argv[1], Path(sys.argv[2]))
 """
     run_until_killed(script, uri, one.path)
@@ -203,7 +204,7 @@ def small_database(postgres: Postgres) -> Iterator[tuple[str, Path]]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], check=True)
     postgres.sql(f"CREATE TABLESPACE small LOCATION '{folder}'")
     postgres.sql("CREATE DATABASE small TABLESPACE small")
-    postgres.sql("", "small", stdin=old.script("3.10.1", "postgresql"))
+    postgres.sql("", "small", stdin=old_databases.script("3.10.1", "postgresql"))
     yield postgres.uri("small"), folder
     (folder / "filler").unlink(missing_ok=True)
     postgres.sql("DROP DATABASE small WITH (FORCE)")
@@ -245,7 +246,7 @@ def test_a_full_disk_during_a_backup_leaves_no_set(
 def test_a_full_disk_during_a_sqlite_restore_leaves_the_old_data(
     old_database: Callable[[str, str], str], small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from database import restore as module
+    from backups import restore as module
 
     one = back_up(old_database("3.15.1", "sqlite"), tmp_path / "sets")
     path = small_disk / "mlflow.db"
@@ -288,7 +289,7 @@ def test_a_full_disk_for_the_artifacts_of_a_restore_leaves_the_old_data(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from database import artifacts
+    from backups import artifacts
 
     (tmp_path / "artifacts").mkdir()
     for number in range(10):
@@ -326,7 +327,7 @@ def test_a_restore_killed_among_its_artifacts_goes_on_when_it_is_run_again(
     before = dump(uri)
     script = """
 from artifacts.local import LocalStore
-from database.restore import restore
+from backups.restore import restore
 put, count = LocalStore.put, die_at(int(sys.argv[4]))
 LocalStore.put = lambda *words: (count(), put(*words))
 restore(sys.argv[1], Path(sys.argv[2]), destination=sys.argv[3])
@@ -352,7 +353,8 @@ def test_a_backup_killed_during_the_dump_leaves_no_set(
     uri = old_database("3.15.1", kind)
     before = dump(uri)
     script = """
-from database import backup, postgresql, sqlite
+from database import postgresql, sqlite
+from backups import backup
 postgresql.count_rows = sqlite.check = die
 backup.back_up(sys.argv[1], Path(sys.argv[2]))
 """

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import text
 
-from database.backup import back_up
+from backups.backup import back_up
+from backups.restore import restore
 from database.connection import connect
-from database.restore import restore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from backups.migrate import migrate, plan
+from backups.restore import restore
 from console import UserError
 from database.connection import connect
-from database.migrate import migrate, plan
-from database.restore import restore
 from database.schema import prepare
-from tests.host.database import old
+from tests.support import old_databases
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +75,7 @@ def test_a_migration_that_loses_rows_after_its_commit_is_undone_from_the_backup(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from database import migrate as module
+    from backups import migrate as module
 
     uri = old_database("3.10.1", "postgresql")
     before = dump(uri)
@@ -107,7 +107,7 @@ def test_the_set_from_before_a_migration_undoes_it(
 
 
 def test_a_sqlite_database_in_wal_mode_stays_in_it(tmp_path: Path) -> None:
-    uri = old.sqlite_database("3.5.1", tmp_path / "mlflow.db", wal=True)
+    uri = old_databases.sqlite_database("3.5.1", tmp_path / "mlflow.db", wal=True)
     migrate(uri, tmp_path / "sets")
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -115,7 +115,7 @@ def test_a_sqlite_database_in_wal_mode_stays_in_it(tmp_path: Path) -> None:
 
 
 def test_a_live_server_keeps_a_sqlite_database_from_being_migrated(tmp_path: Path) -> None:
-    uri = old.sqlite_database("3.5.1", tmp_path / "mlflow.db", wal=True)
+    uri = old_databases.sqlite_database("3.5.1", tmp_path / "mlflow.db", wal=True)
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as server:
         server.execute("SELECT count(*) FROM runs").fetchone()
         with pytest.raises(UserError, match="is in use by"):
@@ -144,7 +144,7 @@ def test_a_migration_does_not_wait_for_ever_for_a_transaction_left_open(
 ) -> None:
     import psycopg2
 
-    from database import migrate as module
+    from backups import migrate as module
 
     monkeypatch.setattr(module, "LOCK_TIMEOUT", 500)
     uri = old_database("3.5.1", "postgresql")
@@ -217,7 +217,7 @@ def test_check_tells_the_five_states_apart_and_exits_with_0_only_when_current(
     before = dump(uri)
 
     def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["database", "migrate", f"--backend-store-uri={uri}", *words])
+        monkeypatch.setattr(sys, "argv", ["backups", "migrate", f"--backend-store-uri={uri}", *words])
         with pytest.raises(SystemExit) as end:
             command.main()
         return int(end.value.code or 0), *capsys.readouterr()

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from database.migrate import migrate, plan
+from backups.migrate import migrate, plan
 from tests.databases.content import read
-from tests.host.database import old
+from tests.support import old_databases
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ def contained(before: Any, after: Any, where: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("version", old.VERSIONS)
+@pytest.mark.parametrize("version", old_databases.VERSIONS)
 def test_a_database_of_an_older_mlflow_reads_the_same_after_its_migration(
     version: str, kind: str, old_database: Callable[[str, str], str], tmp_path: Path
 ) -> None:
@@ -36,7 +36,7 @@ def test_a_database_of_an_older_mlflow_reads_the_same_after_its_migration(
     result = migrate(uri, tmp_path / "sets")
     assert result.after.state == "current"
     assert result.backup is not None
-    before, after = old.expected(version, kind), read(uri)
+    before, after = old_databases.expected(version, kind), read(uri)
     assert contained(before, after) == []
     assert {part: len(before[part]) for part in before} == {part: len(after[part]) for part in before}
     assert len(after["runs"]) == 6

@@ -26,10 +26,10 @@ ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import sys
 from pathlib import Path
-from database import progress
-progress.EVERY = progress.EVERY_ON_TERMINAL = 0
-from database.backup import back_up
-from database.restore import restore
+import console
+console.EVERY = console.EVERY_ON_TERMINAL = 0
+from backups.backup import back_up
+from backups.restore import restore
 one = back_up(sys.argv[1], Path(sys.argv[3]), destination=sys.argv[4])
 restore(sys.argv[2], one.path, destination=sys.argv[5])
 """

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from sqlalchemy import CheckConstraint, MetaData, select, text
 from sqlalchemy.types import JSON, REAL, BigInteger, Boolean, Date, Integer, LargeBinary
 
+from backups.backup import back_up
+from backups.restore import restore
 from console import UserError
 from database import tablecopy
-from database.backup import back_up
 from database.connection import connect
-from database.restore import restore
 from database.schema import prepare, read_schema
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Column, Engine, Table
 
-    from tests.host.database.servers import Postgres
+    from tests.support.servers import Postgres
 
 # the same number of distinct values of each type: row n of a table gets value n
 TEXTS = [

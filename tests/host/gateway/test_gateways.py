@@ -12,8 +12,8 @@ import openai
 import pytest
 import yaml
 
-from tests.host.gateway.provider import KEY, WORDS, provider
-from tests.host.server.running import Running, clean_environment, launch, request, request_json
+from tests.support.provider import KEY, WORDS, provider
+from tests.support.running import Running, clean_environment, launch, request, request_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.host.server.running import Running, launch
+from tests.support.running import Running, launch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

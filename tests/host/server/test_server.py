@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.host.server.running import Running, clean_environment, free_port, request, request_json
+from tests.support.running import Running, clean_environment, free_port, request, request_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,7 +173,7 @@ def test_a_tethered_command_dies_with_its_parent_and_has_its_secret(tmp_path: Pa
     show = "import os, time; print(os.getpid(), os.environ['KEY'], flush=True); time.sleep(600)"
     parent_code = (
         "import subprocess, sys, time;"
-        f"subprocess.Popen([sys.executable, '-m', 'server.tether', '--env',"
+        f"subprocess.Popen([sys.executable, '-m', 'process.tether', '--env',"
         f" 'KEY={tmp_path / 'secret'}', '--',"
         f" sys.executable, '-c', {show!r}]); time.sleep(600)"
     )
@@ -191,7 +191,7 @@ def test_a_tethered_command_dies_with_its_parent_and_has_its_secret(tmp_path: Pa
 def test_a_tether_without_its_secret_names_the_file(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     answer = subprocess.run(
-        [sys.executable, "-m", "server.tether", "--env", f"KEY={missing}", "--", "true"],
+        [sys.executable, "-m", "process.tether", "--env", f"KEY={missing}", "--", "true"],
         env=clean_environment(),
         capture_output=True,
         text=True,

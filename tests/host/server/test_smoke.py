@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from console import UserError
-from server.smoke import smoke_test
+from services.smoke import smoke_test
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.host.server.running import Running
+    from tests.support.running import Running
 
 
 def test_a_server_that_works_passes_and_keeps_nothing_active(start: Callable[..., Running]) -> None:

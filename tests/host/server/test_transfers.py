@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.host.server.running import Running, clean_environment, free_port, request_json
+from tests.support.running import Running, clean_environment, free_port, request_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

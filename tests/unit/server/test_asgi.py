@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from server.asgi import NO_MULTIPART_UPLOAD, NO_PRESIGNED_DOWNLOAD, Readiness, ServerTransfers, respond
+from process.asgi import respond
+from server.asgi import NO_MULTIPART_UPLOAD, NO_PRESIGNED_DOWNLOAD, Readiness, ServerTransfers
 
 if TYPE_CHECKING:
-    from server.asgi import App, Message, Receive, Send
+    from process.asgi import App, Message, Receive, Send
 
 INFO = {"multipart_uploads_enabled": True, "multipart_downloads_enabled": True, "store_type": "SqlStore"}
 

@@ -1,0 +1,132 @@
+"""Where backup sets are kept: a folder, or a prefix of an S3 bucket."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from backups import sets
+from files import disk_errors
+from database.lock import file_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from artifacts import Store
+    from artifacts.base import Fetched
+    from backups.sets import BackupSet, Entry
+
+
+class Keeper(Protocol):
+    """Brings artifacts into a new set; used from several threads."""
+
+    def link(self, old: Entry) -> bool:
+        """Have the set hold what an earlier one holds; False when that is gone."""
+        ...
+
+    def keep(self, store: Store, key: str) -> Fetched | None:
+        """Copy an object; None when it is gone."""
+        ...
+
+
+class Place(Protocol):
+    """Where sets are."""
+
+    def lock(self, purpose: str) -> AbstractContextManager[object]:
+        """Keep others from writing here for the time of the block."""
+        ...
+
+    def sets(self) -> tuple[Sequence[BackupSet], Sequence[str]]:
+        """Return the complete sets, oldest first, and a line for each thing that is none."""
+        ...
+
+    def draft(self) -> AbstractContextManager[Path]:
+        """Give a folder for the parts of a new set, removed if the block fails."""
+        ...
+
+    def keeper(self, folder: Path, last: BackupSet | None) -> Keeper:
+        """Return what brings artifacts into the set of a draft, after which `sets.entries` can read the last one."""
+        ...
+
+    def finish(self, folder: Path, manifest: dict[str, Any]) -> BackupSet:
+        """Make the draft a set: the manifest is written last."""
+        ...
+
+    def prune(self, source: str, keep: int) -> None:
+        """Remove all but the newest `keep` sets of one database."""
+        ...
+
+    def open(self, one: BackupSet) -> BackupSet:
+        """Return a set whose small parts are files."""
+        ...
+
+
+class Folder:
+    """A folder of sets; see `Place` and `sets`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    def lock(self, purpose: str) -> AbstractContextManager[object]:
+        """Two databases may share the folder."""
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        return file_lock(self.path / "backups", purpose, 3600)
+
+    def sets(self) -> tuple[Sequence[BackupSet], Sequence[str]]:
+        """See `sets.list_sets`."""
+        return sets.list_sets(self.path)
+
+    def draft(self) -> AbstractContextManager[Path]:
+        """See `sets.draft`."""
+        return sets.draft(self.path)
+
+    def keeper(self, folder: Path, last: BackupSet | None) -> Keeper:
+        """Hard links."""
+        from backups.artifacts import FolderKeeper
+
+        return FolderKeeper(folder / "artifacts", last)
+
+    def finish(self, folder: Path, manifest: dict[str, Any]) -> BackupSet:
+        """See `sets.finish`."""
+        return sets.finish(folder, manifest)
+
+    def prune(self, source: str, keep: int) -> None:
+        """See `sets.prune`."""
+        sets.prune(self.path, source, keep)
+
+    def open(self, one: BackupSet) -> BackupSet:
+        """They are files."""
+        return one
+
+
+@contextmanager
+def open_place(address: str) -> Iterator[Place]:
+    """Give the place of an address: a folder, or ``s3://BUCKET/PREFIX``."""
+    if not address.startswith("s3://"):
+        yield Folder(Path(address).expanduser())
+        return
+    from backups.in_s3 import open_bucket  # boto3 is slow to import
+
+    with open_bucket(address) as bucket:
+        yield bucket
+
+
+@contextmanager
+def open_backup(address: str) -> Iterator[BackupSet]:
+    """Give the set of an address; ``latest`` as its last part is the newest one of that place.
+
+    Raises:
+        UserError: there is none.
+    """
+    if address.startswith("s3://"):
+        from backups.in_s3 import open_bucket
+
+        parent, _, name = address.rstrip("/").rpartition("/")
+        with open_bucket(parent) as bucket:
+            yield bucket.open_named(name)
+        return
+    path = Path(address).expanduser().absolute()
+    yield sets.open_set(sets.newest(path.parent) if path.name == sets.LATEST and not path.exists() else path)

@@ -1,0 +1,333 @@
+"""Backup sets: one folder each, complete only with its manifest, which is written last.
+
+20261123T193210Z/
+  database.dump or database.sqlite
+  artifacts/...          the artifact destination's objects under their own keys
+  artifacts.jsonl        one line an object: key, bytes, sha256
+  keys/...               files that the data depends on
+  manifest.json
+
+Below an ``s3://`` address the same, but for the artifacts: see `backups.in_s3`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from console import UserError, note
+from files import disk_errors, sha256, sync, write_atomically
+from console import progress, size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from sqlalchemy import Engine
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+PARTIAL = ".partial"
+LATEST = "latest"
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class BackupSet:
+    """A complete set and what its manifest says.
+
+    Attributes:
+        path: its folder; that of its small parts, fetched for a while, where the set is in a bucket.
+        manifest: what its manifest says.
+        address: ``s3://BUCKET/PREFIX/NAME`` of a set in a bucket.
+        fetch: copies an artifact of a set in a bucket into a file; says whether it is there.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    address: str = ""
+    fetch: Callable[[Entry, Path], bool] | None = None
+
+    @property
+    def where(self) -> str:
+        """Return what to type after ``--backup=``."""
+        return self.address or str(self.path)
+
+    @property
+    def database(self) -> dict[str, Any]:
+        """Return the part about the database: kind, file, bytes, sha256, revision, rows, ..."""
+        part: dict[str, Any] = self.manifest["database"]
+        return part
+
+    @property
+    def artifacts(self) -> dict[str, Any] | None:
+        """Return the part about the artifacts, None when the set has none."""
+        part: dict[str, Any] | None = self.manifest["artifacts"]
+        return part
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the shape that ``--json`` shows: a summary of the manifest."""
+        artifacts = self.artifacts
+        return {
+            "path": self.where,
+            "created": self.manifest["created"],
+            "purpose": self.manifest["purpose"],
+            "mlflow_version": self.manifest["mlflow_version"],
+            "database": {
+                "kind": self.database["kind"],
+                "source": self.database["source"],
+                "revision": self.database["revision"],
+                "rows": sum(self.database["rows"].values()),
+                "bytes": self.database["bytes"],
+            },
+            "artifacts": artifacts and {name: artifacts[name] for name in ("source", "objects", "bytes")},
+            "keys": [key["name"] for key in self.manifest["keys"]],
+            "seconds": self.manifest["seconds"],
+        }
+
+    @contextmanager
+    def artifact(self, entry: Entry) -> Iterator[Path]:
+        """Give the file that holds an artifact; it may not exist."""
+        if self.fetch is None:
+            yield self.path / "artifacts" / entry.key
+            return
+        with tempfile.TemporaryDirectory(prefix="mlflow-stacks-") as name:
+            self.fetch(entry, Path(name) / "object")
+            yield Path(name) / "object"
+
+    def line(self) -> str:
+        """Return one line for a person."""
+        database, artifacts = self.database, self.artifacts
+        objects = f", {artifacts['objects']} objects of {size(artifacts['bytes'])}" if artifacts else ""
+        rows = sum(database["rows"].values())
+        return (
+            f"{self.path.name}  {self.manifest['purpose']}: MLflow {self.manifest['mlflow_version']},"
+            f" {database['kind']}, {rows} rows of {size(database['bytes'])}{objects}"
+        )
+
+
+def source_of(engine: Engine) -> str:
+    """Return what a manifest calls a database; inside containers, those of all stacks have the same address."""
+    shown = engine.url.render_as_string(hide_password=True)
+    project = os.environ.get("MLFLOW_STACKS_PROJECT")
+    return f"{shown} ({project})" if project else shown
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    body = {key: value for key, value in manifest.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def open_set(path: Path) -> BackupSet:
+    """Read a set's manifest.
+
+    Raises:
+        UserError: no such folder, no set, an unfinished one, a newer format, or a damaged manifest.
+    """
+    known = "to see the sets there are: invoke backups"
+    if not path.is_dir():
+        raise UserError(f"no backup at {path}", known)
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        what = "an unfinished backup" if path.name.endswith(PARTIAL) else "not a backup"
+        raise UserError(f"{path} is {what}: it has no {MANIFEST}", known) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the manifest of {path}: {error}", "use another backup", known) from None
+    return checked(path, str(path), manifest)
+
+
+def checked(path: Path, where: str, manifest: Any) -> BackupSet:
+    """Return the set of a manifest that was read at `where`.
+
+    Raises:
+        UserError: no manifest of ours, one of a newer format, or a damaged one.
+    """
+    known = "to see the sets there are: invoke backups"
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise UserError(f"{where}/{MANIFEST} is not a manifest of mlflow-stacks", known)
+    if manifest["format"] > FORMAT:
+        raise UserError(
+            f"the backup {where} has format {manifest['format']}; this mlflow-stacks reads up to {FORMAT}",
+            "update this checkout: git pull",
+        )
+    if manifest.get("checksum") != _checksum(manifest):
+        raise UserError(
+            f"the manifest of {where} is damaged: its checksum does not fit", "use another backup", known
+        )
+    return BackupSet(path, manifest, where if where != str(path) else "")
+
+
+def list_sets(folder: Path) -> tuple[list[BackupSet], list[str]]:
+    """Return the complete sets of a folder, oldest first, and a line for each folder that is none."""
+    sets, rest = [], []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.is_dir():
+            try:
+                sets.append(open_set(path))
+            except UserError as error:
+                rest.append(error.message)
+    return sorted(sets, key=lambda one: (one.manifest["created"], one.path.name)), rest
+
+
+def newest(folder: Path) -> Path:
+    """Return the newest complete set of a folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    found, rest = list_sets(folder)
+    if not found:
+        raise UserError(f"there is no backup in {folder}", *rest, "take one: invoke backup")
+    return found[-1].path
+
+
+def in_parallel(threads: int, work: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
+    """Yield answers in order, with a bounded number of items in work at a time."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Any] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= 16 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def draft(folder: Path) -> Iterator[Path]:
+    """Give a folder for the parts of a new set; it is removed if the block fails.
+
+    Raises:
+        UserError: no space left, or the place cannot be written.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        name, number = stamp, 1
+        while (folder / name).exists() or (folder / f"{name}{PARTIAL}").exists():
+            number += 1
+            name = f"{stamp}-{number}"
+        partial = folder / f"{name}{PARTIAL}"
+        partial.mkdir(mode=0o700)
+        try:
+            yield partial
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def signed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest with its format and its checksum."""
+    manifest = {"format": FORMAT, **manifest}
+    return {**manifest, "checksum": _checksum(manifest)}
+
+
+def finish(partial: Path, manifest: dict[str, Any]) -> BackupSet:
+    """Write the manifest and give the set its final name."""
+    manifest = signed(manifest)
+    write_atomically(partial / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    path = partial.with_name(partial.name.removesuffix(PARTIAL))
+    partial.rename(path)
+    sync(path.parent)
+    return BackupSet(path, manifest)
+
+
+class Entry(NamedTuple):
+    """One line of the list of artifacts; `modified` as `artifacts.StoredObject` has it."""
+
+    key: str
+    size: int
+    sha256: str
+    modified: float | None
+
+
+def entries(one: BackupSet) -> Iterator[Entry]:
+    """Yield the artifacts of a set."""
+    if one.artifacts:
+        with (one.path / one.artifacts["list"]).open(encoding="utf-8") as lines:
+            for line in lines:
+                yield Entry(*json.loads(line))
+
+
+def verify(one: BackupSet) -> None:
+    """Read every part of a set and compare its size and SHA-256 with the manifest.
+
+    Raises:
+        UserError: a part is missing, truncated or changed; says which.
+    """
+    parts = [(one.database["file"], one.database["bytes"], one.database["sha256"])]
+    parts += [(f"keys/{key['name']}", key["bytes"], key["sha256"]) for key in one.manifest["keys"]]
+    total = sum(number for _, number, _ in parts)
+    if one.artifacts:
+        parts.append((one.artifacts["list"], one.artifacts["list_bytes"], one.artifacts["sha256"]))
+        total += one.artifacts["list_bytes"] + one.artifacts["bytes"]
+    with progress("verifying the backup", total) as step:
+        for name, number, digest in parts:
+            _verify_part(one, name, one.path / name, number, digest)
+            step.add(number)
+
+        def verify_artifact(entry: Entry) -> int:
+            with one.artifact(entry) as path:
+                _verify_part(one, f"artifacts/{entry.key}", path, entry.size, entry.sha256)
+            return entry.size
+
+        for number in in_parallel(8 if one.fetch else 2, verify_artifact, entries(one)):
+            step.add(number)
+
+
+def _verify_part(one: BackupSet, name: str, path: Path, number: int, digest: str) -> None:
+    advice = ("nothing was changed; use another backup: invoke backups",)
+    folder = one.where
+    if not path.is_file():
+        raise UserError(f"the backup {folder} is damaged: {name} is missing", *advice)
+    if path.stat().st_size != number:
+        found = path.stat().st_size
+        raise UserError(f"the backup {folder} is damaged: {name} has {found} of {number} bytes", *advice)
+    if sha256(path) != digest:
+        raise UserError(f"the backup {folder} is damaged: the SHA-256 of {name} does not fit", *advice)
+
+
+def is_whole(one: BackupSet) -> bool:
+    """Whether the database part is there with its size: a quick look, not `verify`."""
+    path = one.path / str(one.database["file"])
+    return path.is_file() and path.stat().st_size == one.database["bytes"]
+
+
+def prune(folder: Path, source: str, keep: int) -> list[Path]:
+    """Remove the oldest sets of one database, and what killed backups left.
+
+    Only whole sets count as kept, so the last good one always stays. Call it with the folder's lock held.
+
+    Args:
+        folder: where the sets are.
+        source: the database's URI as in the manifests.
+        keep: how many to keep, at least 1.
+
+    Returns:
+        The folders that were removed.
+    """
+    sets, _ = list_sets(folder)
+    good = [one.path for one in sets if one.database["source"] == source and is_whole(one)]
+    old = good[: -max(1, keep)]
+    old += [path for path in folder.glob(f"*{PARTIAL}") if path.is_dir()]
+    for path in old:
+        # the manifest first: a set half removed must not look like one
+        (path / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
+        note(f"pruned {path}")
+    return old

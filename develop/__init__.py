@@ -1,0 +1,1 @@
+"""What only those type who work on this project: lint and tests."""

@@ -1,0 +1,1 @@
+"""Programs that a stack starts beside its tracking server, and one-shot steps before and after it."""

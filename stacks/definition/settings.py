@@ -1,0 +1,180 @@
+"""The settings of a stack: one frozen, typed object, and where its values come from.
+
+Precedence, weakest first: default < stack file < ``.env`` < environment < ``--set KEY=VALUE``. In ``.env`` and in
+the environment a setting is written ``MLFLOW_STACKS_<NAME>``; ``.env.example`` documents every one of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+from console import UserError
+
+PREFIX = "MLFLOW_STACKS_"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _words(value: Any) -> Any:
+    """A comma separated text as a tuple of its words."""
+    return (
+        tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+    )
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Size = Annotated[str, Field(pattern=r"^[0-9]+[kmg]$")]
+
+
+class Settings(BaseModel):
+    """Every setting of every stack; what each one does stands in ``.env.example``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Where it is reached
+    host: str = "127.0.0.1"
+    port: Port = 5555
+    allowed_hosts: Words = ()
+    cors_allowed_origins: Words = ()
+    x_frame_options: Literal["SAMEORIGIN", "DENY", "NONE"] = "SAMEORIGIN"
+
+    # The tracking server
+    mlflow_version: str = ""
+    workers: Annotated[int, Field(ge=0, le=64)] = 1
+    job_execution: bool = False
+    expose_prometheus: bool = False
+
+    # Where it keeps things
+    state_dir: Path = Path(".stacks")
+    database: str = ""
+    postgres_port: Port = 5557
+    object_store: Literal["silo", "rustfs", "external"] = "silo"
+    object_store_port: Port = 5558
+    object_store_url: Annotated[str, Field(pattern=r"^(https?://[^/]+)?$")] = ""
+    s3_endpoint: Annotated[str, Field(pattern=r"^(https?://[^/]+)?$")] = ""
+    s3_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = "mlflow"
+    s3_region: str = "us-east-1"
+    s3_access_key: SecretStr = SecretStr("")
+    s3_secret_key: SecretStr = SecretStr("")
+
+    # The AI gateway
+    gateway: Literal["server", "standalone"] = "server"
+    gateway_port: Port = 5556
+    gateway_config: Path = Path("gateway.yaml")
+    gateway_keys: Path = Path("gateway-keys")
+
+    # Cleanup
+    cleanup_schedule: str = ""
+    cleanup_older_than: Annotated[str, Field(pattern=r"^[0-9]+[mhd]$")] = "30d"
+
+    # Containers
+    memory_limit: Size = "1g"
+    pids_limit: Annotated[int, Field(ge=32)] = 512
+    log_max_size: Size = "10m"
+    log_files: Annotated[int, Field(ge=1, le=100)] = 3
+
+
+def load(
+    stack_settings: dict[str, Any],
+    overrides: list[str] | None = None,
+    *,
+    dotenv: Path = ROOT / ".env",
+    surroundings: bool = True,
+) -> Settings:
+    """Merge every source of settings into one checked object.
+
+    Args:
+        stack_settings: the ``[settings]`` of the stack's file.
+        overrides: ``KEY=VALUE`` words, as ``--set`` takes them.
+        dotenv: the ``.env`` file; by default the one at the top of the checkout.
+        surroundings: False leaves ``.env`` and the environment out (a deployment's record speaks for itself).
+
+    Raises:
+        UserError: an unknown setting, a value of the wrong type, or a line that cannot be read; says where.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for source in (
+        {name: (value, "the stack's file") for name, value in stack_settings.items()},
+        _from_dotenv(dotenv) if surroundings else {},
+        _from_environment() if surroundings else {},
+        _from_overrides(overrides or []),
+    ):
+        for name, (value, origin) in source.items():
+            if name not in Settings.model_fields:
+                raise _unknown(name, origin)
+            values[name] = value
+            origins[name] = origin
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = str(problem["loc"][0])
+        field = Settings.model_fields[name]
+        shown = "" if field.annotation is SecretStr or name == "database" else f" '{values[name]}'"
+        raise UserError(
+            f"setting '{name}' cannot be{shown}: {problem['msg'].lower()}",
+            f"it was set by {origins[name]}",
+            f"what it takes stands in .env.example, or try: invoke up --set {name}={as_text(name)}",
+        ) from None
+
+
+def as_text(name: str) -> str:
+    """A setting's default as it is written in ``.env`` and after ``--set``."""
+    default = Settings.model_fields[name].get_default(call_default_factory=True)
+    if isinstance(default, tuple):
+        return ",".join(default)
+    if isinstance(default, SecretStr):
+        return default.get_secret_value()
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def _unknown(name: str, origin: str) -> UserError:
+    near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    return UserError(
+        f"unknown setting '{name}', set by {origin}",
+        *([f"did you mean: {near[0]}"] if near else []),
+        "every setting stands in .env.example",
+    )
+
+
+def _from_dotenv(path: Path) -> dict[str, tuple[str, str]]:
+    if not path.is_file():
+        return {}
+    from dotenv.parser import parse_stream
+
+    found = {}
+    with path.open() as stream:
+        for binding in parse_stream(stream):
+            where = f"{path}, line {binding.original.line}"
+            if binding.error or (binding.key is not None and binding.value is None):
+                raise UserError(
+                    f"cannot read {where}: {binding.original.string.strip()}",
+                    f"a line of that file reads {PREFIX}PORT=5555",
+                )
+            if binding.key is not None and binding.key.startswith(PREFIX):
+                found[binding.key.removeprefix(PREFIX).lower()] = (binding.value or "", where)
+    return {name: value for name, value in found.items() if value[0]}
+
+
+def _from_environment() -> dict[str, tuple[str, str]]:
+    return {
+        key.removeprefix(PREFIX).lower(): (value, f"the environment variable {key}")
+        for key, value in os.environ.items()
+        if key.startswith(PREFIX) and value
+    }
+
+
+def _from_overrides(overrides: list[str]) -> dict[str, tuple[str, str]]:
+    found = {}
+    for word in overrides:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"--set takes KEY=VALUE, not '{word}'", "for example: invoke up --set port=5557")
+        found[name.strip().lower().replace("-", "_")] = (value, f"--set {word}")
+    return found

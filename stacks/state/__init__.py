@@ -1,0 +1,1 @@
+"""A stack at its place on this machine: the deployment, its secrets, inputs and environments."""

@@ -1,0 +1,159 @@
+"""Which MLflow a stack runs, and the environment or the lock that another version than this checkout's needs.
+
+A stack goes on with the version it was started with, whatever this checkout pins by now, until `invoke upgrade`. The
+host engine runs the checkout's own environment where its version is that one; each further version has an environment
+of its own in the state directory. The Compose engine builds the image from the same lock.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import re
+import shutil
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from console import UserError, note
+from images import catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from stacks.state.deployment import Deployment
+
+FOLDER = "mlflow"  # in a stack's state directory
+OLDEST = (3, 3)  # from there on there is mlflow.server.fastapi_app, which server/ runs
+OLDEST_WITH_GATEWAY = (3, 12)  # its gateway, built into the tracking server, answers; that of 3.10 does not
+
+
+@functools.cache
+def pinned() -> str:
+    """The version that this checkout's lock pins."""
+    return catalogue.image("mlflow").version
+
+
+@functools.cache
+def installed() -> str:
+    """The version in the environment that runs this; empty where there is none."""
+    try:
+        return importlib.metadata.version("mlflow")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def number(version: str) -> tuple[int, ...]:
+    """A version's first three numbers, to compare it by."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def check(version: str, services: Collection[str]) -> None:
+    """Hold that a stack with these services can run a version.
+
+    Raises:
+        UserError: it is not a version, or too old; says what to do instead.
+    """
+    if not re.fullmatch(r"\d+\.\d+\.\d+(rc\d+)?", version):
+        raise UserError(
+            f"'{version}' is no version of MLflow", f"such as {pinned()}, which this checkout pins"
+        )
+    if number(version) < OLDEST:
+        raise UserError(
+            f"MLflow {version} is too old to run here",
+            f"stacks run MLflow {'.'.join(map(str, OLDEST))} and later",
+            "the data of an older one: invoke backup --backend-store-uri=URI, then restore it into a stack",
+        )
+    if "gateway-sync" in services and number(version) < OLDEST_WITH_GATEWAY:
+        raise UserError(
+            f"the tracking server of MLflow {version} has no AI gateway built in that works",
+            f"it has from {'.'.join(map(str, OLDEST_WITH_GATEWAY))} on; until then it is a process of its own:",
+            "invoke up --set gateway=standalone",
+        )
+
+
+def settle(deployment: Deployment) -> None:
+    """Before an `up`: hold that a stack starts with the version that the settings ask for, or goes on with its own.
+
+    Raises:
+        UserError: it runs another one, or cannot run that one.
+    """
+    runs, wanted = deployment.mlflow_version, deployment.settings.mlflow_version
+    name = deployment.name
+    if wanted not in {"", runs}:
+        raise UserError(
+            f"stack '{name}' runs MLflow {runs}, and the setting 'mlflow_version' asks for {wanted}",
+            f"bring it there, with a backup first: invoke upgrade --to={wanted} --stack={name}",
+            "or take the setting away",
+        )
+    check(runs, deployment.services)
+    if not wanted and number(runs) < number(pinned()):
+        note(
+            f"stack '{name}' stays on MLflow {runs}; this checkout brings {pinned()}: "
+            f"invoke upgrade --to={pinned()} --stack={name}"
+        )
+
+
+def folder(state: Path) -> Path:
+    """Where a stack keeps locks and environments of its versions."""
+    return state / FOLDER
+
+
+def lock(deployment: Deployment, *, local: bool = False) -> Path | None:
+    """The lock that a stack's version is built from; None stands for the checkout's own.
+
+    Args:
+        deployment: whose version.
+        local: it is for this machine, not for a container.
+
+    Raises:
+        UserError: see `images.lock.for_version`.
+    """
+    if deployment.mlflow_version == pinned():
+        return None
+    from images.lock import for_version
+
+    return for_version(deployment.mlflow_version, folder(deployment.state), local=local)
+
+
+def ensure_environment(deployment: Deployment) -> None:
+    """Make the environment that the host engine runs a stack's version in, whole or not at all; once.
+
+    Raises:
+        UserError: it cannot be resolved or installed.
+    """
+    version = deployment.mlflow_version
+    target = folder(deployment.state) / version
+    if version == installed() or (target / "bin" / "python").exists():
+        return
+    from images.lock import FOLDER as IMAGE
+    from images.lock import uv
+
+    started = time.monotonic()
+    wanted = lock(deployment, local=True) or IMAGE / "requirements.txt"
+    note(f"making an environment with MLflow {version}")
+    work = target.with_name(f"{version}.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    flags = ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--compile-bytecode"]
+    for command in (
+        ["venv", "--quiet", "--relocatable", "--python", sys.executable, str(work)],
+        ["pip", "install", "--quiet", "--python", str(work), *flags, "--requirement", str(wanted)],
+    ):
+        done = uv(target.parent, *command)
+        if done.returncode != 0:
+            shutil.rmtree(work, ignore_errors=True)
+            raise UserError(
+                f"cannot install MLflow {version}",
+                *done.stderr.strip().splitlines()[-8:],
+                f"is there room? df -h {target.parent}",
+            )
+    work.rename(target)
+    note(f"made {target} in {time.monotonic() - started:.0f} s")
+
+
+def remove_others(deployment: Deployment, keep: Collection[str]) -> None:
+    """Remove the environments and locks of versions that a stack has left behind."""
+    for path in folder(deployment.state).glob("*.*.*"):
+        if path.name.removesuffix(".txt").removesuffix(".yaml") not in keep:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -1,0 +1,263 @@
+"""Maintenance of a stack's data: commands that run where they reach the stores, or here for any other MLflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from console import UserError, interactive, note
+from stacks import engines
+from stacks.definition.rendering import Stores
+from stacks.definition.settings import ROOT
+from stacks.state.deployment import open_deployment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from stacks.engines import Engine
+
+STORES = ("postgres", "object-store")
+PASSPHRASE = "gateway-passphrase"  # noqa: S105 (the secret's name)
+
+
+def run(module: str, flags: dict[str, object], *, stack: str, backend_store_uri: str = "") -> None:
+    """Run one of our modules for a stack, or, with a database of its own, for any MLflow.
+
+    Args:
+        module: the module, and its verb if it has one, such as ``cleanup`` or ``database migrate``.
+        flags: its flags; an empty value leaves one out, True gives it without a value.
+        stack: name of the stack.
+        backend_store_uri: a database that belongs to no stack; the module then runs in this environment.
+
+    Raises:
+        UserError: the stack was never up.
+        SystemExit: with the module's exit code, unless that is 0.
+    """
+    argv = ["-m", *module.split(), *_words(flags)]
+    if backend_store_uri:
+        here([*argv, "--backend-store-uri", backend_store_uri])
+    else:
+        _finish(_engine(stack).run(argv, {}))
+
+
+def migrate(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:
+    """Migrate the schema, with a backup in the folder that the flag ``to`` names; see `run`.
+
+    Raises:
+        UserError: as in `run`; also, that folder cannot be written, or the stack does not come up again.
+        SystemExit: as in `run`.
+    """
+    if backend_store_uri:
+        run("backups migrate", flags, stack=stack, backend_store_uri=backend_store_uri)
+        return
+    engine = _engine(stack)
+    deployment = engine.deployment
+    if flags["check"]:
+        _finish(engine.run(["-m", "backups", "migrate", *_words({**flags, "to": ""})], {}))
+        return
+    if is_bucket(str(flags["to"])):  # what fails is put back from there at once
+        raise UserError("migrate takes its backup to a folder", "give --to=FOLDER")
+    to = folder_of_sets(str(flags["to"]))
+    words = ["-m", "backups", "migrate", *_words({**flags, "to": to})]
+    with deployment.locked("migrate"), _without_server(engine, flags):
+        code = engine.run(words, _named(engine), folders=[to])
+    _finish(code)
+
+
+def backup(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:
+    """Back up to the place that the flag ``to`` names, the key that a stack's data depends on included; see `run`.
+
+    Raises:
+        UserError: as in `run`; also, that place cannot be written.
+        SystemExit: as in `run`.
+    """
+    if backend_store_uri:
+        run("backups backup", flags, stack=stack, backend_store_uri=backend_store_uri)
+        return
+    _finish(back_up(_engine(stack), flags))
+
+
+def back_up(engine: Engine, flags: dict[str, object]) -> int:
+    """`backup` of the stack of an engine; returns the verb's exit code."""
+    to = str(flags["to"])
+    key = engine.secret(PASSPHRASE) if "gateway-sync" in engine.deployment.services else ""
+    with _exchange() as folder:
+        variables = {**_named(engine), **_keys_of(to, folder)}
+        place = to if is_bucket(to) else folder_of_sets(to)
+        words = ["-m", "backups", "backup", *_words({**flags, "to": place, "include": key})]
+        folders = [folder, *([place] if isinstance(place, Path) else [])]
+        return engine.run(words, variables, folders=folders)
+
+
+def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:
+    """Put the set that the flag ``backup`` names back; see `run`.
+
+    Its provider keys were stored with the passphrase of its day. They are opened to the stack's own, which may be a
+    newer one, or another stack's.
+
+    Raises:
+        UserError: as in `run`; also, the stack does not come up again.
+        SystemExit: as in `run`.
+    """
+    if backend_store_uri:
+        run("backups restore", flags, stack=stack, backend_store_uri=backend_store_uri)
+        return
+    flags = {**flags, "migrate": True}  # a server will start
+    engine = _engine(stack)
+    one = str(flags["backup"])
+    if not is_bucket(one):
+        one = str(_existing_set(one))
+    with engine.deployment.locked("restore"), _without_server(engine, flags):
+        code = put_back(engine, one, flags)
+    _finish(code)
+
+
+def put_back(engine: Engine, one: str, flags: dict[str, object]) -> int:
+    """`restore` of a set to the stack of an engine, whose server does not run; returns the verb's exit code."""
+    with _exchange() as folder:
+        variables, folders = _keys_of(one, folder), [folder]
+        if not is_bucket(one):
+            folders.append(Path(one))
+        given = {**flags, "backup": one, "artifact_root": "mlflow-artifacts:/", "keys_to": folder}
+        code = engine.run(["-m", "backups", "restore", *_words(given)], variables, folders=folders)
+        then = folder / PASSPHRASE
+        if code == 0 and "gateway-sync" in engine.deployment.services and then.exists():
+            uri = Stores.of(engine.deployment, engine.name).backend_store_uri
+            words = [uri, str(then), str(engine.secret(PASSPHRASE))]
+            code = engine.run(["-m", "services.rekey", *words], {}, folders=[folder])
+        return code
+
+
+def inspect(engine: Engine) -> dict[str, Any]:
+    """What the MLflow of an engine makes of its stack's database (see `database.inspection.inspect`).
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        if engine.run(["-m", "database", "inspect"], _named(engine), output=output):
+            raise UserError("the database cannot be read; its reason stands above")
+        output.seek(0)
+        return dict(json.load(output))
+
+
+def _engine(stack: str) -> Engine:
+    """A stack's engine, with its stores up.
+
+    Raises:
+        UserError: the stack was never up, or a store does not run.
+    """
+    engine = engines.running(open_deployment(stack, recorded=True))
+    away = [one for one in engine.services() if one.name in STORES and one.state != "running"]
+    if away:
+        raise UserError(
+            f"the data of stack '{stack}' is out of reach: its service '{away[0].name}' is {away[0].state}",
+            f"start it: invoke up --stack={stack}",
+        )
+    return engine
+
+
+def is_bucket(address: str) -> bool:
+    """Whether a place of backups is a bucket, not a folder."""
+    return address.startswith("s3://")
+
+
+def _without_server(engine: Engine, flags: dict[str, object]) -> AbstractContextManager[None]:
+    """Have the server away, unless the answer is no already: nobody is there to ask."""
+    return engine.without_server() if flags["yes"] or interactive() else nullcontext()
+
+
+@contextmanager
+def _exchange() -> Iterator[Path]:
+    """A closed folder for keys that go to a command, or come from it."""
+    with tempfile.TemporaryDirectory(prefix="mlflow-stacks-") as name:
+        yield Path(name)
+
+
+def _keys_of(address: str, folder: Path) -> dict[str, str]:
+    """What tells a command of the keys that this environment has for a bucket of backups."""
+    if not is_bucket(address):
+        return {}
+    from backups.in_s3 import surroundings  # boto3 is slow to import
+
+    return surroundings(folder)
+
+
+def _named(engine: Engine) -> dict[str, str]:
+    """What tells the stack's database from another stack's in the same place of backups."""
+    return {"MLFLOW_STACKS_PROJECT": engine.deployment.project} if engine.name == "compose" else {}
+
+
+def _existing_set(given: str) -> Path:
+    from backups.sets import LATEST, newest
+
+    one = Path(given).expanduser().absolute()
+    if one.name == LATEST and not one.exists():
+        return newest(one.parent)
+    if not one.is_dir():
+        raise UserError(f"no backup at {one}", "to see the sets there are: invoke backups")
+    return one
+
+
+def folder_of_sets(given: str) -> Path:
+    """The absolute path of an existing folder."""
+    folder = Path(given).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make the folder {folder}: {error.strerror}", "give another: --to=FOLDER"
+        ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} is not writable for this user", f"see: ls -ld {folder}")
+    return folder
+
+
+def _finish(code: int) -> None:
+    if code:
+        raise SystemExit(code)
+
+
+def usage(flags: dict[str, object], *, html: str, stack: str, backend_store_uri: str) -> None:
+    """Show who uses the space; with `html`, as a page in a file of this machine.
+
+    Raises:
+        UserError: as in `run`, or the file cannot be written.
+        SystemExit: as in `run`.
+    """
+    if not html or backend_store_uri:
+        run("cleanup.usage", {**flags, "html": html}, stack=stack, backend_store_uri=backend_store_uri)
+        return
+    engine = _engine(stack)
+    page = engine.capture(["-m", "cleanup.usage", "--html=-", *_words(flags)])
+    try:
+        Path(html).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {html}: {error.strerror}") from None
+    note(f"wrote {html}")
+
+
+def here(argv: Sequence[str]) -> None:
+    """Run a module in this environment.
+
+    Raises:
+        SystemExit: with its exit code, unless that is 0.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    _finish(subprocess.run([sys.executable, *argv], env=environment, check=False).returncode)
+
+
+def _words(flags: dict[str, object]) -> Sequence[str]:
+    given = {
+        f"--{name.replace('_', '-')}": value
+        for name, value in flags.items()
+        if value is not False and value not in {"", None}  # 0 is a value
+    }
+    return [name if value is True else f"{name}={value}" for name, value in given.items()]

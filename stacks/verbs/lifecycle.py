@@ -1,0 +1,139 @@
+"""The verbs of a stack: what `tasks.py` calls, free of Invoke."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from console import UserError, confirm, note
+from stacks import engines
+from stacks.definition.rendering import render as render_files
+from stacks.engines.compose import with_references
+from stacks.state import environments, inputs
+from stacks.state.deployment import JOURNAL, open_deployment
+from stacks.verbs import rotation, upgrade
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stacks.engines import Engine
+
+DEFAULT_TIMEOUT = 180.0
+
+
+def up(stack: str, *, engine: str, overrides: list[str], timeout: float) -> dict[str, Any]:
+    """Bring a stack up and wait until every service is ready.
+
+    Args:
+        stack: name of the stack.
+        engine: ``auto``, ``compose`` or ``host``.
+        overrides: ``KEY=VALUE`` words of ``--set``.
+        timeout: seconds until the wait is given up.
+
+    Returns:
+        The shape of ``up --json``.
+
+    Raises:
+        UserError: what is in the way.
+    """
+    started = time.monotonic()
+    deployment = inputs.check(open_deployment(stack, overrides))
+    with deployment.locked("up"):
+        if (deployment.state / JOURNAL).exists():
+            upgrade.recover(stack, timeout=timeout)
+            deployment = inputs.check(open_deployment(stack, overrides))
+        environments.settle(deployment)
+        chosen = engines.choose(deployment, engine)
+        ran_before = any(status.state == "running" for status in chosen.services())
+        try:
+            chosen.up(timeout=timeout)
+        except KeyboardInterrupt:
+            raise _interrupted(chosen, ran_before=ran_before) from None
+        rotation.finish(deployment, chosen.name)
+        return {**describe(chosen), "seconds": round(time.monotonic() - started, 1)}
+
+
+def _interrupted(engine: Engine, *, ran_before: bool) -> UserError:
+    """After Ctrl-C there is a whole stack or none."""
+    name = engine.deployment.name
+    if ran_before:
+        return UserError(
+            f"interrupted: stack '{name}' was running before and still is, perhaps half changed",
+            f"see: invoke status --stack={name}",
+            f"finish: invoke up --stack={name}",
+        )
+    note(f"interrupted: taking stack '{name}' down again")
+    engine.down(volumes=False)
+    return UserError(
+        f"interrupted: nothing of stack '{name}' runs; data is kept", f"again: invoke up --stack={name}"
+    )
+
+
+def describe(engine: Engine) -> dict[str, Any]:
+    """The shape that ``up --json`` and ``status --json`` share, without ``seconds``."""
+    deployment = engine.deployment
+    return {
+        "stack": deployment.name,
+        "engine": engine.name,
+        "project": deployment.project,
+        "services": [service.as_json() for service in engine.services()],
+        **({"gateway": base_url} if (base_url := deployment.gateway_base_url) else {}),
+    }
+
+
+def status(stack: str) -> dict[str, Any]:
+    """How a stack is: its services with their memory, and the disk its data takes."""
+    started = time.monotonic()
+    engine = engines.running(open_deployment(stack, recorded=True))
+    answer = describe(engine)
+    memory = engine.memory()
+    for service in answer["services"]:
+        if service["name"] in memory:
+            service["memory"] = memory[service["name"]]
+    return {**answer, **engine.stores(), "seconds": round(time.monotonic() - started, 1)}
+
+
+def down(stack: str, *, volumes: bool, yes: bool) -> bool:
+    """Stop and remove a stack; its data too, after a question, with `volumes`.
+
+    Returns:
+        Whether it was done (False: the question was answered with no).
+    """
+    deployment = open_deployment(stack, recorded=True)
+    engine = engines.running(deployment)
+    if volumes:
+        note(f"this removes stack '{stack}' ({engine.name} engine) and, for good, its data:")
+        for line in engine.data():
+            note(f"  {line}")
+        if not confirm("Remove all of it?", yes=yes):
+            return False
+    with deployment.locked("down"):
+        engine.down(volumes=volumes)
+    return True
+
+
+def logs(stack: str, *, service: str | None, follow: bool, tail: int) -> None:
+    """Print a stack's logs.
+
+    Raises:
+        UserError: the stack has no such service, or was never up.
+    """
+    deployment = open_deployment(stack, recorded=True)
+    if service and service not in deployment.services:
+        raise UserError(
+            f"stack '{stack}' has no service '{service}'", f"its services: {', '.join(deployment.services)}"
+        )
+    engines.running(deployment).logs(service=service, follow=follow, tail=tail)
+
+
+def render(stack: str, *, engine: str, overrides: list[str], output: Path | None) -> dict[str, str]:
+    """The files that `up` would write; written to `output` when it is given, and nothing is started."""
+    deployment = open_deployment(stack, overrides)
+    environments.settle(deployment)
+    name = engines.choose(deployment, engine).name if engine == "auto" else engine
+    files = render_files(with_references(deployment), name)
+    if output:
+        output.mkdir(parents=True, exist_ok=True)
+        for path, text in files.items():
+            (output / path).write_text(text)
+    return files

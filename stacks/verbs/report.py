@@ -1,0 +1,154 @@
+"""What the verbs of a stack print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from console import emit_json, note, result_width
+from stacks import catalogue as stack_files
+from stacks.engines.choice import ENGINES
+
+if TYPE_CHECKING:
+    from stacks.verbs.doctor import Finding
+
+
+def catalogue(*, as_json: bool) -> None:
+    """Every stack of the catalogue."""
+    found = [stack_files.load(name) for name in stack_files.names()]
+    engines = sorted(ENGINES)
+    if as_json:
+        rows = [{**vars(stack), "services": list(stack.services), "engines": engines} for stack in found]
+        emit_json({"stacks": rows})
+        return
+    _print_table(
+        ["stack", "what it is", "services", "engines"],
+        [[stack.name, stack.description, " ".join(stack.services), " ".join(engines)] for stack in found],
+    )
+
+
+def up(answer: dict[str, Any], *, as_json: bool) -> None:
+    """What is up, and where."""
+    if as_json:
+        emit_json(answer)
+        return
+    note(f"stack '{answer['stack']}' is up on the {answer['engine']} engine after {answer['seconds']} s")
+    _print_urls(answer)
+
+
+def rotated(answer: dict[str, Any] | None, *, as_json: bool) -> None:
+    """Which secrets are new; nothing after a no."""
+    if answer and as_json:
+        emit_json(answer)
+    elif answer:
+        note(f"new in stack '{answer['stack']}' after {answer['seconds']} s: {', '.join(answer['rotated'])}")
+
+
+def upgraded(answer: dict[str, Any] | None, *, as_json: bool) -> None:
+    """Which version runs now; nothing after a no."""
+    if answer and as_json:
+        emit_json(answer)
+    elif answer and answer["changed"]:
+        note(
+            f"stack '{answer['stack']}' runs MLflow {answer['to']} after {answer['seconds']} s, "
+            f"{answer['away']} s of them away"
+        )
+        if answer["backup"]:
+            note(f"  as it was before: {answer['backup']}")
+
+
+def status(answer: dict[str, Any], *, as_json: bool) -> None:
+    """How each service is, and what the data takes."""
+    if as_json:
+        emit_json(answer)
+        return
+    _print_table(
+        ["service", "state", "health", "version", "uptime", "memory", "URL"],
+        [
+            [
+                service["name"],
+                service["state"],
+                service.get("health", "-"),
+                service.get("version", "-"),
+                _duration(service.get("uptime")),
+                _size(service.get("memory")),
+                service.get("url", "-"),
+            ]
+            for service in answer["services"]
+        ],
+    )
+    if "schema" in answer:
+        print(f"schema     {answer['schema']['state']}, revision {answer['schema']['revision']}")
+    for name in ("database", "artifacts"):
+        if name in answer:
+            print(f"{name:<10} {_size(answer[name])}")
+
+
+def rendered(files: dict[str, str], output: str) -> None:
+    """The rendered files, or where they went."""
+    for path, text in files.items():
+        if output:
+            note(f"wrote {output}/{path}")
+        else:
+            print(text, end="")
+
+
+def doctor(findings: list[Finding], *, as_json: bool) -> None:
+    """What this machine has and lacks."""
+    if as_json:
+        emit_json({"findings": [vars(finding) for finding in findings]})
+        return
+    _print_table(
+        ["", "what", "for", "found", "mend it with"],
+        [
+            [
+                "ok" if finding.ok else "--",
+                finding.what,
+                finding.needed_for,
+                finding.found,
+                finding.mend or "",
+            ]
+            for finding in findings
+        ],
+    )
+
+
+def _print_urls(answer: dict[str, Any]) -> None:
+    for service in answer["services"]:
+        if "url" in service:
+            print(f"{service['name']:<10} {service['url']}")
+    if "gateway" in answer:
+        print(f"OpenAI     {answer['gateway']} (base URL for an OpenAI client)")
+
+
+def _print_table(columns: list[str], rows: list[list[str]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, width=result_width()).print(table)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "m"), (rest, "s")]
+    shown = [f"{value}{unit}" for value, unit in parts if value]
+    return " ".join(shown[:2]) or "0s"
+
+
+def _size(count: int | None) -> str:
+    if count is None:
+        return "-"
+    value = float(count)
+    for unit in ("B", "KB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

@@ -1,0 +1,139 @@
+"""New secrets for a stack that holds data.
+
+The new values are written beside the old ones, all at once, before anything changes. From then on every `up` brings
+the stack to them, by steps that are idempotent: `secrets.ensure` puts them in place and keeps those before where a
+store must be opened with them; `services.role` sets PostgreSQL's passwords; `services.rekey` opens the gateway's stored
+secrets to the new passphrase; the object store reads its keys when it starts, and `services.bucket` renews MLflow's.
+When all of it is healthy, what was kept is removed. So a rotation that was cut off is finished by the next one, or by
+the next `up`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+from console import UserError, confirm, note
+from stacks import engines
+from stacks.state import inputs, secrets
+from stacks.state.deployment import ROTATION, make_private_dir, open_deployment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stacks.state.deployment import Deployment
+
+# By the service that takes them. A store's user names are no secrets and stay.
+ROTATED = {
+    "postgres": ("postgres-password", "database-password"),
+    "object-store": ("object-store-root-password", "object-store-secret"),
+    "gateway-sync": ("gateway-passphrase",),
+}
+
+
+def rotate(stack: str, *, yes: bool, timeout: float) -> dict[str, Any] | None:
+    """Change every secret of a stack, or finish a change that was cut off; the stack restarts.
+
+    Args:
+        stack: name of the stack, which `up` knows.
+        yes: no question.
+        timeout: seconds until the wait for the restarted stack is given up.
+
+    Returns:
+        The shape of ``secrets-rotate --json``; None after a no.
+
+    Raises:
+        UserError: the stack was never up, has no secrets of its own, or does not become healthy.
+    """
+    started = time.monotonic()
+    deployment = open_deployment(stack, recorded=True)
+    engine = engines.running(deployment)
+    names = [name for service, owned in ROTATED.items() if service in deployment.services for name in owned]
+    for line in _left_alone(deployment):
+        note(line)
+    if not names:
+        raise UserError(
+            f"stack '{stack}' has no secrets of its own", "stacks with PostgreSQL or an object store do"
+        )
+    begun = (deployment.state / ROTATION).exists()
+    note(f"{'a rotation was cut off and goes on' if begun else 'new values'}: {', '.join(names)}")
+    if not confirm(f"Restart stack '{stack}' with them? It is away for some seconds.", yes=yes):
+        return None
+    with deployment.locked("secrets-rotate"):
+        try:
+            begin(deployment, names)
+            engine.down(volumes=False)
+            deployment = inputs.check(open_deployment(stack, recorded=True))
+            engine = engines.running(deployment)
+            engine.up(timeout=timeout)
+        except KeyboardInterrupt:
+            raise UserError(
+                "interrupted: some secrets are new, some are not",
+                f"finish: invoke secrets-rotate --stack={stack}",
+            ) from None
+        finish(deployment, engine.name)
+    return {
+        "stack": stack,
+        "rotated": names,
+        "generation": deployment.generation,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def begin(deployment: Deployment, names: list[str]) -> None:
+    """Write the new values beside the old ones, all or none; nothing, where that was done before."""
+    place = deployment.state / ROTATION
+    if place.exists():
+        return
+    fresh = place.with_name(f"{place.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    make_private_dir(fresh)
+    for name in names:
+        secrets.write(fresh / name, secrets.GENERATED[name](), "host")  # for us alone, on either engine
+    secrets.write(fresh / "generation", str(deployment.generation + 1), "host")
+    _to_disk(fresh)
+    fresh.rename(place)
+    _to_disk(place.parent)
+
+
+def finish(deployment: Deployment, engine: str) -> None:
+    """After an `up` that went well: forget the values before; nothing, where no rotation was begun."""
+    place = deployment.state / ROTATION
+    if not place.exists():
+        return
+    for name in secrets.PREVIOUS:
+        path = secrets.folder(deployment) / name
+        if path.exists():
+            secrets.write(path, "", engine)
+    done = place.with_name(f"{place.name}.done")
+    shutil.rmtree(done, ignore_errors=True)
+    place.rename(done)
+    shutil.rmtree(done)
+
+
+def _left_alone(deployment: Deployment) -> list[str]:
+    """What is not ours to change, a line each."""
+    settings, lines = deployment.settings, []
+    if settings.database:
+        lines.append(
+            "left alone: the password of your own PostgreSQL; change it there and in the setting 'database'"
+        )
+    if settings.object_store == "external" and "bucket" in deployment.services:
+        lines.append(
+            "left alone: the key of your own object store; change it there and in s3_access_key, s3_secret_key"
+        )
+    if {"gateway", "gateway-sync"} & set(deployment.services):
+        lines.append(
+            f"left alone: provider keys; replace the file in {settings.gateway_keys}, then invoke up"
+        )
+    return lines
+
+
+def _to_disk(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
