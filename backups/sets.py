@@ -172,7 +172,7 @@ def list_sets(folder: Path) -> tuple[list[BackupSet], list[str]]:
     """Return the complete sets of a folder, oldest first, and a line for each folder that is none."""
     sets, rest = [], []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.is_dir():
+        if path.is_dir() and path.name != "__pycache__":  # the default folder is this package's own, too
             try:
                 sets.append(open_set(path))
             except UserError as error:

@@ -18,6 +18,7 @@ ROOT = FOLDER.parent
 REPOSITORY = "mlflow-stacks"
 INDEX = "index"  # the context's folder with this machine's settings: never part of the content
 _LEFT_OUT = ("__pycache__", "*.pyc", "*.in", ".*")
+_BACKUPS = ("20*Z*", "*.lock")  # sets lie beside the code of backups/ where no other place is given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +127,7 @@ def assemble(what: Image, folder: Path) -> None:
         what: the image.
         folder: an empty folder, filled with the context but for ``index/``.
     """
-    left_out = shutil.ignore_patterns(*_LEFT_OUT)
+    left_out = shutil.ignore_patterns(*_LEFT_OUT, *_BACKUPS)
     shutil.copytree(FOLDER / what.name, folder, ignore=left_out, dirs_exist_ok=True)
     if what.lock:
         shutil.copyfile(what.lock, folder / "requirements.txt")
