@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 from artifacts import StoreError, open_store
 from artifacts.base import is_safe_key
 from artifacts.local import LocalStore
-from console import UserError, note
-from database.connection import redact
-from files import require_room, sha256
-from database.locations import outside
-from console import progress, size
 from backups.sets import Entry, entries, in_parallel
+from console import UserError, note, progress, size
+from database.connection import redact
+from database.locations import outside
+from files import require_room, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
     from artifacts import Store, StoredObject
     from artifacts.base import Fetched
     from backups.places import Keeper, Place
-    from console import Progress
     from backups.sets import BackupSet
+    from console import Progress
 
 LIST = "artifacts.jsonl"
 # An object written so few seconds before it was listed may change again under the same time stamp: S3 tells

@@ -10,15 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backups import sets
+from backups.places import Folder
 from console import UserError, note
 from database import postgresql, sqlite
-from backups import sets
 from database.connection import connect, redact, sqlite_path
-from files import require_room, sha256, sync
+from database.inspection import source_of
 from database.lock import maintenance_lock
-from backups.places import Folder
 from database.revision import mlflow_version
 from database.schema import read_schema
+from files import require_room, sha256, sync
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +88,7 @@ def write_set(
     begun = time.monotonic()
     place = Folder(to) if isinstance(to, Path) else to
     with place.lock(purpose):
-        earlier = [one for one in place.sets()[0] if one.database["source"] == sets.source_of(engine)]
+        earlier = [one for one in place.sets()[0] if one.database["source"] == source_of(engine)]
         with place.draft() as folder:
             database = _database_part(engine, folder, earlier[-1] if earlier else None, pg_command, source)
             artifacts = None
@@ -107,7 +108,7 @@ def write_set(
             }
             done = place.finish(folder, manifest)
         if keep is not None:
-            place.prune(sets.source_of(engine), keep)
+            place.prune(source_of(engine), keep)
     return done
 
 
@@ -118,7 +119,7 @@ def _database_part(
     pg_command: str | None,
     source: sqlite3.Connection | None,
 ) -> dict[str, Any]:
-    part: dict[str, Any] = {"kind": engine.url.get_backend_name(), "source": sets.source_of(engine)}
+    part: dict[str, Any] = {"kind": engine.url.get_backend_name(), "source": source_of(engine)}
     path = sqlite_path(engine.url)
     if path is None:
         return {

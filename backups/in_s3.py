@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts import StoreError
 from artifacts.s3 import S3Store, s3_client
-from console import UserError, note
 from backups import sets
+from console import UserError, note
 from database.connection import redact
 
 if TYPE_CHECKING:

@@ -7,26 +7,25 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from console import UserError, note
-from database import postgresql, sqlite
 from backups import sets
 from backups.backup import write_set
-from database.connection import connect, redact, sqlite_path
-from files import require_room
-from database.lock import maintenance_lock
-from console import Progress
 from backups.restore import load_set
+from console import Progress, UserError, note
+from database import postgresql, sqlite
+from database.connection import connect, redact, sqlite_path
+from database.lock import maintenance_lock
 from database.revision import Schema, Step, refusal
 from database.schema import KEPT, read_schema, run_migration
+from files import require_room
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Engine
 
+    from backups.sets import BackupSet
     from database.lock import Lock
     from database.schema import OnStep
-    from backups.sets import BackupSet
 
 LOCK_TIMEOUT = (
     30_000  # milliseconds that one statement of a migration waits for another session's transaction

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backups import sets
-from files import disk_errors
 from database.lock import file_lock
+from files import disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,25 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console import UserError, note
-from database import postgresql, sqlite
 from backups import sets
+from console import UserError, note, size
+from database import postgresql, sqlite
 from database.connection import connect, redact, sqlite_path
-from files import require_room, sha256
 from database.inspection import count_rows
 from database.locations import move
 from database.lock import maintenance_lock
-from console import size
 from database.revision import revisions
 from database.schema import KEPT, read_schema, run_migration
+from files import require_room, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Engine
 
-    from database.revision import Schema
     from backups.sets import BackupSet
+    from database.revision import Schema
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections import deque
@@ -25,14 +24,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from console import UserError, note
+from console import UserError, note, progress, size
 from files import disk_errors, sha256, sync, write_atomically
-from console import progress, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from sqlalchemy import Engine
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -114,13 +111,6 @@ class BackupSet:
             f"{self.path.name}  {self.manifest['purpose']}: MLflow {self.manifest['mlflow_version']},"
             f" {database['kind']}, {rows} rows of {size(database['bytes'])}{objects}"
         )
-
-
-def source_of(engine: Engine) -> str:
-    """Return what a manifest calls a database; inside containers, those of all stacks have the same address."""
-    shown = engine.url.render_as_string(hide_password=True)
-    project = os.environ.get("MLFLOW_STACKS_PROJECT")
-    return f"{shown} ({project})" if project else shown
 
 
 def _checksum(manifest: dict[str, Any]) -> str:

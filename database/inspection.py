@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from backups.sets import source_of
 from database import postgresql, sqlite
 from database.connection import connect, sqlite_path
 from database.revision import revisions
@@ -13,6 +13,13 @@ from database.schema import read_schema
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
+
+
+def source_of(engine: Engine) -> str:
+    """Return what a manifest calls a database; inside containers, those of all stacks have the same address."""
+    shown = engine.url.render_as_string(hide_password=True)
+    project = os.environ.get("MLFLOW_STACKS_PROJECT")
+    return f"{shown} ({project})" if project else shown
 
 
 def count_rows(engine: Engine) -> dict[str, int]:

@@ -43,6 +43,19 @@ def test_the_same_content_has_the_same_hash_whenever_it_was_written(context: Pat
     assert catalogue.content_hash(context) == catalogue.content_hash(again)
 
 
+def test_backup_sets_beside_the_code_are_in_no_image(
+    context: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "checkout"
+    (root / "backups" / "20261123T193210Z-2.partial" / "keys").mkdir(parents=True)
+    (root / "backups" / "backups.lock").touch()
+    (root / "backups" / "sets.py").touch()
+    monkeypatch.setattr(catalogue, "ROOT", root)
+    catalogue.assemble(catalogue.image("mlflow"), tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other" / "app" / "backups").iterdir()] == ["sets.py"]
+    assert (context / "app" / "backups" / "__main__.py").is_file()
+
+
 @pytest.mark.parametrize("change", ["content", "name", "mode", "added"])
 def test_a_change_of_the_context_changes_its_hash(context: Path, change: str) -> None:
     before = catalogue.content_hash(context)
