@@ -419,6 +419,20 @@ def lint(_: Context) -> None:
     lint.run()
 
 
+@task(
+    help={
+        "upgrade": "take newer versions where they are allowed",
+        "check": "only hold them against their sources",
+    }
+)
+@answers
+def lock(_: Context, upgrade: bool = False, check: bool = False) -> None:
+    """Develop: Renew the locks of what is installed."""
+    from develop import lock as locking
+
+    locking.check() if check else locking.renew(upgrade=upgrade)
+
+
 namespace = Collection(
     stacks,
     up,
@@ -441,4 +455,5 @@ namespace = Collection(
     test_integration,
     bench,
     lint,
+    lock,
 )

@@ -116,7 +116,7 @@ def _version(value: str, other: Path | None) -> str:
         rf"^{re.escape(package)}==([^\s;\\]+)", (other or FOLDER / lock).read_text(), re.MULTILINE
     )
     if match is None:
-        raise UserError(f"images/{lock} does not pin '{package}'", "renew it: python -m images.lock")
+        raise UserError(f"images/{lock} does not pin '{package}'", "renew it: invoke lock")
     return match[1]
 
 

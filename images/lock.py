@@ -1,12 +1,11 @@
-"""Hashed locks of the images: ``python -m images.lock [--upgrade]`` renews those of the repository.
+"""Hashed locks of other MLflow versions, and uv, which resolves and installs them.
 
-Versions follow the repository's own requirements.txt, so that an image runs what the tests ran. The index is
-the one this machine is configured for; its address does not get into a lock.
+`develop.lock` renews the repository's own locks. The index is the one this machine is configured for; its
+address does not get into a lock.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -24,28 +23,7 @@ LOWEST_PYTHON = "3.11"  # the oldest a base made from packages may carry (Debian
 LIMITS = {(3, 15): ("sqlalchemy<2.1",)}
 
 
-def compile_command(source: Path, *extra: str) -> list[str]:
-    """The uv command that renews the lock of one requirements file.
-
-    Args:
-        source: an ``images/<name>/*.in`` file; its lock lies beside it with the suffix ``.txt``.
-        extra: further flags of ``uv pip compile``.
-
-    Returns:
-        An argv list, to be run in the repository's root.
-    """
-    excludes = source.parent / "excludes.txt"
-    return [
-        *("uv", *_COMPILE),
-        *("--constraints", "requirements.txt"),
-        *(("--excludes", str(excludes.relative_to(ROOT))) if excludes.exists() else ()),
-        *("--output-file", str(source.with_suffix(".txt").relative_to(ROOT))),
-        *extra,
-        str(source.relative_to(ROOT)),
-    ]
-
-
-_COMPILE = (
+COMPILE = (
     *("pip", "compile", "--quiet", "--universal", "--python-version", LOWEST_PYTHON),
     *("--generate-hashes", "--no-emit-index-url", "--no-header", "--no-annotate"),
 )
@@ -75,7 +53,7 @@ def for_version(version: str, folder: Path, *, local: bool) -> Path:
     (work / "requirements.in").write_text("\n".join([wanted, *limits(version), ""]))
     shutil.copy(FOLDER / "requirements.txt", work / "requirements.txt")  # uv keeps its versions if it can
     flags = ["--excludes", str(FOLDER / "excludes.txt"), "--output-file", str(work / "requirements.txt")]
-    done = uv(folder, *_COMPILE, *flags, str(work / "requirements.in"), local=local)
+    done = uv(folder, *COMPILE, *flags, str(work / "requirements.in"), local=local)
     if done.returncode != 0:
         shutil.rmtree(work)
         if re.search(rf"no version of mlflow(-\w+)?=={re.escape(version)}", " ".join(done.stderr.split())):
@@ -95,20 +73,23 @@ def limits(version: str) -> tuple[str, ...]:
     return tuple(limit for before, found in LIMITS.items() if number < before for limit in found)
 
 
-def uv(folder: Path, *arguments: str, local: bool = True) -> subprocess.CompletedProcess[str]:
+def uv(
+    folder: Path, *arguments: str, local: bool = True, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run uv with the index that pip or uv on this machine asks; this machine's own, or one that pip installs.
 
     Args:
         folder: where uv is kept if it has to be installed.
         arguments: of uv.
         local: ask for packages on this machine's disk too.
+        cwd: folder to run it in, by default this process's own.
 
     Raises:
         UserError: there is no uv, and pip cannot install it.
     """
     variables = {**os.environ, **index.configured(local=local).variables()}
     command = [_uv(folder), *arguments]
-    return subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=variables, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def _uv(folder: Path) -> str:
@@ -131,16 +112,3 @@ def _uv(folder: Path) -> str:
         )
     work.rename(own.parent.parent)
     return str(own)
-
-
-def main() -> None:
-    """Renew the lock of every ``images/*/*.in``."""
-    parser = argparse.ArgumentParser(description="renew the hashed locks of the images")
-    parser.add_argument("--upgrade", action="store_true", help="take newer versions where they are allowed")
-    upgrade = ("--upgrade",) if parser.parse_args().upgrade else ()
-    for source in sorted((ROOT / "images").glob("*/*.in")):
-        subprocess.run(compile_command(source, *upgrade), cwd=ROOT, check=True)
-
-
-if __name__ == "__main__":
-    main()

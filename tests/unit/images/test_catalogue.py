@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from console import UserError
-from images import build, catalogue, lock
+from images import build, catalogue
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,16 +137,3 @@ def test_a_lock_holds_what_is_asked_for_with_hashes_and_no_address(source: Path)
     assert set(names_in(source.read_text())) <= {name for name, _ in pins(source.with_suffix(".txt"))}
     requirements = text.replace("\\\n", "").splitlines()
     assert all("--hash=sha256:" in requirement for requirement in requirements)
-
-
-def test_the_image_runs_the_versions_that_the_tests_run() -> None:
-    ours, theirs = pins(MLFLOW / "requirements.txt"), pins(ROOT / "requirements.txt")
-    shared = {name for name, _ in ours} & {name for name, _ in theirs}
-    assert {pin for pin in ours if pin[0] in shared} <= theirs
-
-
-def test_the_lock_command_excludes_and_names_no_index() -> None:
-    command = lock.compile_command(MLFLOW / "requirements.in")
-    assert "--excludes" in command
-    assert "--no-emit-index-url" in command
-    assert "--excludes" not in lock.compile_command(ROOT / "images" / "object-store" / "requirements.in")
