@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import story, upgrades
+from tests.support.released import released
 from tests.support.stack import StackUnderTest, free_ports, wait_until
 from tests.support.upgrades import NEW, OLD, kill_at, runs, upgrade
 
@@ -50,12 +51,21 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def quickstart(local: StackUnderTest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackUnderTest]:
     subject = StackUnderTest("quickstart", "host", tmp_path_factory.mktemp("quick"), free_ports())
-    (subject.state / "mlflow").mkdir(parents=True)
-    for name in (OLD, f"{OLD}.txt"):  # the environment takes a minute to make
-        (subject.state / "mlflow" / name).symlink_to(local.state / "mlflow" / name)
+    upgrades.lend(local, subject.state)
     subject.up("--set", f"mlflow_version={OLD}")
     yield subject
     subject.down("--volumes", "--yes")
+
+
+def test_a_stack_of_a_released_version_is_upgraded(local: StackUnderTest, tmp_path: Path) -> None:
+    """This project's: what its commit 4a324ba left behind, with MLflow 3.15.1 in it."""
+    with released("4a324ba-host-local-3.15.1") as old:
+        upgrades.lend(local, old.stack.state)
+        old.stack.up()
+        assert old.stack.service("mlflow")["version"] == OLD
+        upgrade(old.stack, NEW, tmp_path / "sets")
+        assert old.stack.service("mlflow")["version"] == NEW
+        old.check(tmp_path)
 
 
 def test_a_stack_goes_on_with_its_version(local: StackUnderTest) -> None:

@@ -200,7 +200,7 @@ def test_check_tells_the_five_states_apart_and_exits_with_0_only_when_current(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from database import __main__ as command
+    from backups import __main__ as command
     from database import revision
 
     uri = old_database("3.15.1", kind) if state == "behind" else new_uri(kind)
