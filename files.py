@@ -43,6 +43,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     sync(path.parent)
 
 
+def write_if_room(descriptor: int, content: bytes) -> None:
+    """Replace what an open file holds, as who holds a lock; on a full disk it is left empty, and the lock holds."""
+    os.ftruncate(descriptor, 0)
+    try:
+        os.pwrite(descriptor, content, 0)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        os.ftruncate(descriptor, 0)
+
+
 def require_room(folder: Path, needed: int, purpose: str) -> None:
     """Refuse to start what the disk cannot hold.
 

@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from console import UserError, note
 from database.connection import APPLICATION_NAME, sqlite_path
+from files import write_if_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -192,8 +193,7 @@ def file_lock(guarded: Path, purpose: str, wait_seconds: float) -> Iterator[Lock
     try:
         _wait(attempt, lambda: _file_holder(path), purpose, wait_seconds)
         me = _myself(purpose)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(asdict(me)).encode(), 0)
+        write_if_room(descriptor, json.dumps(asdict(me)).encode())
         yield Lock(me, still_held)
         os.ftruncate(descriptor, 0)
     finally:

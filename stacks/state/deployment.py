@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from console import UserError
+from files import write_if_room
 from stacks import catalogue
 from stacks.definition import settings
 from stacks.definition.services import SERVICES
@@ -176,9 +177,10 @@ class Deployment:
                     f"stack '{self.name}' is being changed by {holder}",
                     "wait for it to end, then type the same command again",
                 ) from None
-            file.truncate(0)
-            file.write(f"invoke {purpose} (pid {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S})")
-            file.flush()
+            write_if_room(
+                file.fileno(),
+                f"invoke {purpose} (pid {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S})".encode(),
+            )
             try:
                 yield
             finally:

@@ -1,0 +1,91 @@
+"""A full disk: what is full is said, with what frees it; `down` and `cleanup` work on it; nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import mlflow
+import pytest
+
+from tests.support.stack import StackUnderTest, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file system of 60 MB."""
+    folder = tmp_path_factory.mktemp("small") / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "none", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Take the last byte of a file system; returns the file that holds it."""
+    path = folder / "filler"
+    with path.open("ab", buffering=0) as filler:
+        for size in (1 << 20, 4096):
+            with suppress(OSError):
+                while True:
+                    filler.write(b"x" * size)
+    return path
+
+
+@pytest.fixture(scope="module")
+def local(disk: Path) -> Iterator[StackUnderTest]:
+    stack = StackUnderTest("local", "host", disk, {"port": free_port()})
+    stack.up()
+    yield stack
+    (disk / "filler").unlink(missing_ok=True)
+    stack.down("--volumes", "--yes")
+
+
+@pytest.fixture(scope="module")
+def acknowledged(local: StackUnderTest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Runs that the server took, each with an artifact; the first two are deleted again."""
+    client = mlflow.MlflowClient(local.url)
+    artifact = tmp_path_factory.mktemp("artifact") / "a.bin"
+    artifact.write_bytes(os.urandom(100_000))
+    runs = [client.create_run("0").info.run_id for _ in range(4)]
+    for run in runs:
+        client.log_param(run, "name", run)
+        client.log_artifact(run, str(artifact))
+    for run in runs[:2]:
+        client.delete_run(run)
+    return runs
+
+
+def there(stack: StackUnderTest, run: str, folder: Path) -> bool:
+    """Whether a run is there with all that was logged."""
+    client = mlflow.MlflowClient(stack.url)
+    client.download_artifacts(run, "a.bin", str(folder))
+    return client.get_run(run).data.params == {"name": run} and (folder / "a.bin").stat().st_size == 100_000
+
+
+def test_down_works_on_a_full_disk_and_all_is_there_afterwards(
+    local: StackUnderTest, disk: Path, acknowledged: list[str], tmp_path: Path
+) -> None:
+    filler = fill(disk)
+    assert "Traceback" not in local.invoke("down").stderr
+    assert {service["state"] for service in local.status()["services"]} == {"stopped"}
+    filler.unlink()
+    local.up()
+    assert all(there(local, run, tmp_path) for run in acknowledged[2:])
+
+
+def test_a_backup_to_another_disk_works_while_the_stacks_own_is_full(
+    local: StackUnderTest, disk: Path, acknowledged: list[str], tmp_path: Path
+) -> None:
+    filler = fill(disk)
+    local.invoke("backup", f"--to={tmp_path}")
+    filler.unlink()
+    assert len(list(tmp_path.glob("*/manifest.json"))) == 1
