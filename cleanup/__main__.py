@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from console import UserError, confirm, emit_json, note, user_errors
+from console import UserError, confirm, emit_json, note, size, user_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -191,10 +191,10 @@ def run(arguments: argparse.Namespace) -> int:
         display.show_report(report)
         if arguments.vacuum and not report.interrupted:
             vacuum.vacuum(engine, sorted(plan.schema.tables))
-            note(f"database: {display.human(before)} before, {display.human(vacuum.size(engine))} now")
+            note(f"database: {size(before)} before, {size(vacuum.size(engine))} now")
         elif sum(report.rows.values()) > 100_000:
             note(
-                f"the database keeps the space of deleted rows ({display.human(before)} in all) and fills it "
+                f"the database keeps the space of deleted rows ({size(before)} in all) and fills it "
                 "again; --vacuum gives it back to the system"
             )
     if arguments.json:

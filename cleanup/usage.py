@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console import UserError, emit_json, note, result_width, user_errors
+from console import UserError, cell, emit_json, note, screen, size, user_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -158,10 +158,7 @@ def as_json(usages: list[Usage], top: int | None = None) -> dict[str, Any]:
 def show(usages: list[Usage], top: int) -> None:
     """Print a table with bars."""
     from rich.bar import Bar
-    from rich.console import Console
     from rich.table import Table
-
-    from cleanup.display import human
 
     table = Table()
     table.add_column("experiment")
@@ -171,34 +168,32 @@ def show(usages: list[Usage], top: int) -> None:
     most = max((item.bytes for item in usages), default=0)
     largest = most or max((item.metric_rows for item in usages), default=0) or 1
     for item in usages[:top]:
-        size = item.bytes if most else item.metric_rows
+        length = item.bytes if most else item.metric_rows
         table.add_row(
-            f"{item.name} ({item.id})" if item.id else item.name,
+            cell(f"{item.name} ({item.id})" if item.id else item.name),
             f"{item.runs:,}",
             f"{item.metric_rows:,}",
             f"{item.traces:,}",
             f"{item.objects:,}",
-            human(item.bytes),
+            size(item.bytes),
             f"{item.deleted_share:.0%}",
-            Bar(largest, 0, size, color="cyan"),
+            Bar(largest, 0, length, color="cyan"),
         )
-    Console(width=result_width()).print(table)
+    screen().print(table)
     if len(usages) > top:
         note(f"and {len(usages) - top} smaller ones; --top={len(usages)} shows them")
 
 
 def as_html(usages: list[Usage], top: int) -> str:
     """Return one page with a chart that needs no network and no script."""
-    from cleanup.display import human
-
     largest = max((item.bytes for item in usages), default=0) or 1
     rows = []
     for item in usages[:top]:
-        live, gone = (100 * size / largest for size in (item.bytes - item.deleted_bytes, item.deleted_bytes))
+        live, gone = (100 * part / largest for part in (item.bytes - item.deleted_bytes, item.deleted_bytes))
         rows.append(
             f"<tr><th scope=row>{html.escape(item.name)}</th><td>{item.runs:,}</td>"
             f"<td>{item.metric_rows:,}</td><td>{item.traces:,}</td><td>{item.objects:,}</td>"
-            f"<td>{human(item.bytes)}</td><td>{item.deleted_share:.0%}</td>"
+            f"<td>{size(item.bytes)}</td><td>{item.deleted_share:.0%}</td>"
             f'<td class=chart><i style="width:{live:.2f}%"></i><b style="width:{gone:.2f}%"></b></td></tr>'
         )
     return PAGE.replace("{rows}", "\n".join(rows))

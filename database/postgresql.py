@@ -212,6 +212,7 @@ def dump(engine: Engine, programs: Programs, target: Path) -> Dump:
                     if step.due():
                         step.at(dumped.rows(), f"{size(target.stat().st_size)} written")
                     time.sleep(0.05)
+                step.at(step.total, f"{size(target.stat().st_size)} written")
             job.check()
     sync(target)
     return Dump(schema, rows, target.stat().st_size, sha256(target), where)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
-from console import emit_json, note, result_width
+from console import cell, emit_json, note, result, screen, size
 from stacks import catalogue as stack_files
 from stacks.engines.choice import ENGINES
 
@@ -80,10 +79,10 @@ def status(answer: dict[str, Any], *, as_json: bool) -> None:
         ],
     )
     if "schema" in answer:
-        print(f"schema     {answer['schema']['state']}, revision {answer['schema']['revision']}")
+        result(f"schema     {answer['schema']['state']}, revision {answer['schema']['revision']}")
     for name in ("database", "artifacts"):
         if name in answer:
-            print(f"{name:<10} {_size(answer[name])}")
+            result(f"{name:<10} {_size(answer[name])}")
 
 
 def rendered(files: dict[str, str], output: str) -> None:
@@ -118,9 +117,9 @@ def doctor(findings: list[Finding], *, as_json: bool) -> None:
 def _print_urls(answer: dict[str, Any]) -> None:
     for service in answer["services"]:
         if "url" in service:
-            print(f"{service['name']:<10} {service['url']}")
+            result(f"{service['name']:<10} {service['url']}")
     if "gateway" in answer:
-        print(f"OpenAI     {answer['gateway']} (base URL for an OpenAI client)")
+        result(f"OpenAI     {answer['gateway']} (base URL for an OpenAI client)")
 
 
 def _print_table(columns: list[str], rows: list[list[str]]) -> None:
@@ -128,8 +127,8 @@ def _print_table(columns: list[str], rows: list[list[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    Console(highlight=False, width=result_width()).print(table)
+        table.add_row(*map(cell, row))
+    screen().print(table)
 
 
 def _duration(seconds: float | None) -> str:
@@ -144,11 +143,4 @@ def _duration(seconds: float | None) -> str:
 
 
 def _size(count: int | None) -> str:
-    if count is None:
-        return "-"
-    value = float(count)
-    for unit in ("B", "KB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
+    return "-" if count is None else size(count)

@@ -30,7 +30,7 @@ def on_disk(world: World, server: Postgres) -> int:
 
 def in_bytes(text: str) -> float:
     number, unit = text.split()
-    return float(number) * {"KiB": 2**10, "MiB": MIB}[unit]
+    return float(number) * {"kB": 1000, "MB": 1_000_000}[unit]
 
 
 def test_vacuum_gives_the_disk_back_and_says_how_much(
