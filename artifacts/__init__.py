@@ -7,7 +7,7 @@ between their parts and without a leading one. Nothing here knows a stack, an en
 
 from __future__ import annotations
 
-from artifacts.base import Store, StoredObject, StoreError
+from artifacts.base import Store, StoredObject, StoreError, UnreadableError
 from artifacts.opening import open_store
 
-__all__ = ["Store", "StoreError", "StoredObject", "open_store"]
+__all__ = ["Store", "StoreError", "StoredObject", "UnreadableError", "open_store"]

@@ -21,16 +21,31 @@ class StoreError(Exception):
     """The store answered with an error, or not at all. The message names the store and the reason."""
 
 
+class UnreadableError(StoreError):
+    """One object cannot be read, whatever the state of its store: no regular file, or closed to this user.
+
+    Attributes:
+        reason: in a few words.
+    """
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"cannot read '{key}': {reason}")
+        self.reason = reason
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """One object: its key below the destination, its size in bytes, and when it was last written.
 
-    `modified` is in seconds since the epoch, or None where the store does not tell.
+    `modified` is in seconds since the epoch, or None where the store does not tell. `kind` is ``file`` for what has
+    content, else what it is: ``symbolic link``, ``FIFO``, ``socket``, ``device``. A name on a disk that is not UTF-8
+    has its other bytes as lone surrogates (PEP 383), as everywhere in Python.
     """
 
     key: str
     size: int
     modified: float | None
+    kind: str = "file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +94,11 @@ def folder(prefix: str) -> str:
 def is_safe_key(key: str) -> bool:
     r"""Whether `key` names something strictly below the destination: no empty, ``.`` or ``..`` part."""
     return not any(part in {"", ".", ".."} for part in key.split("/")) and not set(key) & {"\\", "\0"}
+
+
+def is_path(key: str) -> bool:
+    r"""Whether a path of a disk can be named so, below a folder; a ``\\`` is a letter like others there."""
+    return "\0" not in key and not any(part in {"", ".", ".."} for part in key.split("/"))
 
 
 def without_password(uri: str) -> str:
@@ -134,9 +154,14 @@ class Store(ABC):
             The bytes copied and their SHA-256; None when the object is gone.
 
         Raises:
+            UnreadableError: the object has no content, or this user may not read it.
             StoreError: the store refused or could not be reached.
             OSError: `target` cannot be written.
         """
+
+    def holds(self, key: str) -> bool:
+        """Whether an object can have this name here."""
+        return is_safe_key(key)
 
     @abstractmethod
     def put(self, source: Path, key: str, modified: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -10,10 +11,35 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from artifacts.base import Fetched, Store, StoredObject, StoreError, chunks, copy_hashed, folder, is_safe_key
+from artifacts.base import (
+    Fetched,
+    Store,
+    StoredObject,
+    StoreError,
+    UnreadableError,
+    chunks,
+    copy_hashed,
+    folder,
+    is_path,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+
+NAME_MAX = 255  # bytes of one name on every file system of Linux and macOS that artifacts lie on
+_UNREADABLE = {errno.ELOOP, errno.EACCES, errno.EPERM, errno.EIO, errno.ENXIO, errno.ESTALE, errno.ENODEV}
+
+
+def kind_of(mode: int) -> str:
+    """Return what a file is, from its ``st_mode``; see `StoredObject`."""
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISLNK(mode):
+        return "symbolic link"
+    if stat.S_ISFIFO(mode):
+        return "FIFO"
+    return "socket" if stat.S_ISSOCK(mode) else "device"
 
 
 class LocalStore(Store):
@@ -67,7 +93,8 @@ class LocalStore(Store):
                     status = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue  # deleted while we were looking
-                yield StoredObject(f"{here}{entry.name}", status.st_size, status.st_mtime)
+                kind = kind_of(status.st_mode)
+                yield StoredObject(f"{here}{entry.name}", status.st_size, status.st_mtime, kind)
 
     def folders(self, prefix: str = "") -> Iterator[str]:
         """Yield the subdirectories of `prefix`. See `Store.folders`."""
@@ -80,7 +107,7 @@ class LocalStore(Store):
         errors = {}
         for key in keys:
             try:
-                if not is_safe_key(key):
+                if not is_path(key):
                     raise StoreError("no path below the artifact destination")
                 self._below(key).unlink(missing_ok=True)
             except NotADirectoryError:
@@ -95,26 +122,36 @@ class LocalStore(Store):
         self._inside(source.parent)
         for _ in range(3):
             try:
-                descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+                # O_NONBLOCK: a FIFO would let us wait for its writer
+                descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             except FileNotFoundError:
                 return None
             except OSError as error:
+                if error.errno in _UNREADABLE:
+                    raise UnreadableError(key, os.strerror(error.errno).lower()) from None
                 raise StoreError(f"cannot read {source}: {error.strerror}") from error
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                os.close(descriptor)
+                raise UnreadableError(key, kind_of(before.st_mode))
             with os.fdopen(descriptor, "rb", buffering=0) as file, target.open("wb") as copy:
-                before = os.fstat(descriptor)
                 fetched = copy_hashed(chunks(file), copy)
                 after = os.fstat(descriptor)
             if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
                 break
         return fetched
 
+    def holds(self, key: str) -> bool:
+        """See `Store.holds`."""
+        return is_path(key) and all(len(os.fsencode(part)) <= NAME_MAX for part in key.split("/"))
+
     def put(self, source: Path, key: str, modified: float | None) -> None:
         """Copy a file in beside its place, then rename it. See `Store.put`."""
-        if not is_safe_key(key):
+        if not is_path(key):
             raise StoreError(f"'{key}' is no path below the artifact destination")
         target = self._root / key
         # as short for any name, and the same each time: what a kill left is written again
-        temporary = target.with_name(f".{sha256(target.name.encode()).hexdigest()[:32]}.new")
+        temporary = target.with_name(f".{sha256(os.fsencode(target.name)).hexdigest()[:32]}.new")
         try:
             self._inside(target.parent)
             try:

@@ -8,7 +8,16 @@ from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from artifacts.base import Fetched, Store, StoredObject, StoreError, batches, copy_hashed, folder
+from artifacts.base import (
+    Fetched,
+    Store,
+    StoredObject,
+    StoreError,
+    UnreadableError,
+    batches,
+    copy_hashed,
+    folder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -155,13 +164,23 @@ class S3Store(Store):
                 with target.open("wb") as copy:
                     return copy_hashed(answer["Body"].iter_chunks(1 << 20), copy)
             except ClientError as error:
-                if error.response.get("Error", {}).get("Code") in {"NoSuchKey", "404"}:
+                code = error.response.get("Error", {}).get("Code")
+                if code in {"NoSuchKey", "404"}:
                     return None
+                if code == "InvalidObjectState":  # in an archive (Amazon S3 API reference, GetObject)
+                    raise UnreadableError(key, "archived by its store") from None
                 raise StoreError(f"cannot read {self.uri}/{key}: {error}") from error
             except BotoCoreError as error:  # a connection that broke while the body was read
                 if attempt == 2:
                     raise StoreError(f"cannot read {self.uri}/{key}: {error}") from error
         return None
+
+    def holds(self, key: str) -> bool:
+        """UTF-8 of at most 1,024 bytes (Amazon S3 user guide, "Object key naming guidelines")."""
+        try:
+            return len(f"{self._prefix}{key}".encode()) <= 1024
+        except UnicodeEncodeError:
+            return False
 
     def put(self, source: Path, key: str, modified: float | None) -> None:  # noqa: ARG002 - S3 sets its own time
         """Upload, in parts where the file is large. See `Store.put`."""

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backups import sets
-from backups.places import Folder
+from backups.in_folder import Folder
 from console import UserError, note
 from database import postgresql, sqlite
-from database.connection import connect, redact, sqlite_path
+from database.connection import connect, driver_errors, sqlite_path
 from database.inspection import source_of
 from database.lock import maintenance_lock
 from database.revision import mlflow_version
@@ -62,7 +62,7 @@ def back_up(
     """
     engine = connect(uri)
     try:
-        with maintenance_lock(engine, "backup", wait_seconds):
+        with driver_errors("backup"), maintenance_lock(engine, "backup", wait_seconds):
             return write_set(
                 engine, to, purpose, destination=destination, keys=keys, keep=keep, pg_command=pg_command
             )
@@ -93,10 +93,11 @@ def write_set(
             database = _database_part(engine, folder, earlier[-1] if earlier else None, pg_command, source)
             artifacts = None
             if destination is not None:
-                from backups.artifacts import save_artifacts, warn_outside
+                from backups.destination import tell_outside
+                from backups.object_backup import save_artifacts
 
-                left = warn_outside(engine, destination, "are not in this backup")
-                artifacts = {**save_artifacts(destination, folder, earlier, place), "locations_outside": left}
+                outside = tell_outside(engine, destination, "are not in this backup")
+                artifacts = {**save_artifacts(destination, folder, earlier, place), "outside": outside}
             manifest = {
                 "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "purpose": purpose,
@@ -197,8 +198,3 @@ def _key_part(path: Path, folder: Path) -> dict[str, Any]:
         "bytes": target.stat().st_size,
         "sha256": sha256(target),
     }
-
-
-def describe(one: sets.BackupSet) -> str:
-    """Return what to tell a person about a new set."""
-    return f"backed up {redact(one.database['source'])} to {one.path}\n  {one.line()}"

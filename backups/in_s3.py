@@ -273,15 +273,15 @@ class BucketKeeper:
         """It is there already under its hash."""
         return old.sha256 in self._there
 
-    def keep(self, store: Store, key: str) -> Fetched | None:
-        """Copy it through a file: its name is not known before its end."""
+    def keep(self, store: Store, key: str) -> tuple[Fetched, str] | None:
+        """Copy it through a file: its name is not known before its end. No name of an object leads to it."""
         with tempfile.TemporaryDirectory(prefix="object-", dir=self._folder.parent) as name:
             file = Path(name) / "object"
             fetched = store.fetch(key, file)
             if fetched:
                 with _errors():
                     self._store.put(file, _object(fetched.sha256), None)
-        return fetched
+        return (fetched, "") if fetched else None
 
 
 def _object(digest: str) -> str:

@@ -12,7 +12,7 @@ from backups.backup import write_set
 from backups.restore import load_set
 from console import Progress, UserError, note
 from database import postgresql, sqlite
-from database.connection import connect, redact, sqlite_path
+from database.connection import connect, driver_errors, redact, sqlite_path
 from database.lock import maintenance_lock
 from database.revision import Schema, Step, refusal
 from database.schema import KEPT, read_schema, run_migration
@@ -112,7 +112,7 @@ def migrate(
     taken = sets.open_set(backup) if backup else None
     engine = connect(uri, foreign_keys=False, lock_timeout=LOCK_TIMEOUT)
     try:
-        with maintenance_lock(engine, "migrate", wait_seconds) as lock:
+        with driver_errors("migration"), maintenance_lock(engine, "migrate", wait_seconds) as lock:
             before = read_schema(engine)
             if before.state in {"ahead", "unknown"}:
                 raise refusal(before, redact(uri))

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backups import sets
-from database.lock import file_lock
-from files import disk_errors
+from backups.in_folder import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,8 +25,15 @@ class Keeper(Protocol):
         """Have the set hold what an earlier one holds; False when that is gone."""
         ...
 
-    def keep(self, store: Store, key: str) -> Fetched | None:
-        """Copy an object; None when it is gone."""
+    def keep(self, store: Store, key: str) -> tuple[Fetched, str] | None:
+        """Copy an object; None when it is gone.
+
+        Returns:
+            What was copied, and the `sets.Entry.stored` of its entry.
+
+        Raises:
+            UnreadableError: see `artifacts.base.Store.fetch`.
+        """
         ...
 
 
@@ -61,45 +67,6 @@ class Place(Protocol):
     def open(self, one: BackupSet) -> BackupSet:
         """Return a set whose small parts are files."""
         ...
-
-
-class Folder:
-    """A folder of sets; see `Place` and `sets`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
-
-    def lock(self, purpose: str) -> AbstractContextManager[object]:
-        """Two databases may share the folder."""
-        with disk_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-        return file_lock(self.path / "backups", purpose, 3600)
-
-    def sets(self) -> tuple[Sequence[BackupSet], Sequence[str]]:
-        """See `sets.list_sets`."""
-        return sets.list_sets(self.path)
-
-    def draft(self) -> AbstractContextManager[Path]:
-        """See `sets.draft`."""
-        return sets.draft(self.path)
-
-    def keeper(self, folder: Path, last: BackupSet | None) -> Keeper:
-        """Hard links."""
-        from backups.artifacts import FolderKeeper
-
-        return FolderKeeper(folder / "artifacts", last)
-
-    def finish(self, folder: Path, manifest: dict[str, Any]) -> BackupSet:
-        """See `sets.finish`."""
-        return sets.finish(folder, manifest)
-
-    def prune(self, source: str, keep: int) -> None:
-        """See `sets.prune`."""
-        sets.prune(self.path, source, keep)
-
-    def open(self, one: BackupSet) -> BackupSet:
-        """They are files."""
-        return one
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from backups import sets
 from console import UserError, note, size
 from database import postgresql, sqlite
-from database.connection import connect, redact, sqlite_path
+from database.connection import connect, driver_errors, redact, sqlite_path
 from database.inspection import count_rows
 from database.locations import move
 from database.lock import maintenance_lock
@@ -155,11 +155,12 @@ def restore(
         _check_known(one)
     engine = connect(uri, create=True)
     try:
-        with maintenance_lock(engine, "restore", wait_seconds) as lock:
+        with driver_errors("restore"), maintenance_lock(engine, "restore", wait_seconds) as lock:
             sets.verify(one)
             artifacts = None
             if destination is not None and one.artifacts:
-                from backups.artifacts import Restore, warn_outside
+                from backups.destination import tell_outside
+                from backups.object_restore import Restore
 
                 objects = Restore(destination, one)
                 with objects.adding() as finish:
@@ -173,7 +174,7 @@ def restore(
                     old = one.artifacts.get("roots", [one.artifacts["source"]])
                     objects.moved = move(engine, old, artifact_root or objects.source)
                 artifacts = objects.replace_different()
-                warn_outside(engine, destination, "are named by the database and were not restored")
+                tell_outside(engine, destination, "are named by the database and were not restored")
             else:
                 expected = load_set(engine, one, pg_command=pg_command, to_head=to_head, ready=lock.check)
             keys = _restore_keys(one, keys_to) if keys_to else []
@@ -206,7 +207,7 @@ def load_set(
     Raises:
         UserError: it failed, and the database is as it was.
     """
-    source = one.path / one.database["file"]
+    source = sets.inside(one, one.database["file"])
     rows: dict[str, int] = one.database["rows"]
     path = sqlite_path(engine.url)
     if path is not None:
@@ -319,7 +320,7 @@ def _restore_keys(one: BackupSet, to: Path) -> list[str]:
     restored = []
     to.mkdir(mode=0o700, parents=True, exist_ok=True)
     for key in one.manifest["keys"]:
-        source, target = one.path / "keys" / key["name"], to / key["name"]
+        source, target = sets.inside(one, f"keys/{key['name']}"), to / key["name"]
         if target.exists() and sha256(target) == key["sha256"]:
             continue
         if target.exists():

@@ -1,20 +1,16 @@
 """Backup sets: one folder each, complete only with its manifest, which is written last.
 
-20261123T193210Z/
-  database.dump or database.sqlite
-  artifacts/...          the artifact destination's objects under their own keys
-  artifacts.jsonl        one line an object: key, bytes, sha256
-  keys/...               files that the data depends on
-  manifest.json
-
-Below an ``s3://`` address the same, but for the artifacts: see `backups.in_s3`.
+What is in one, byte for byte, stands in FORMAT.md beside this file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import shutil
+import stat
 import tempfile
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from artifacts.base import is_path
 from console import UserError, note, progress, size
 from files import disk_errors, sha256, sync, write_atomically
 
@@ -31,10 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 
-FORMAT = 1
+FORMAT = 2  # the newest that is read; what is written, `signed` says
+ARTIFACTS = "artifacts"
+RENAMED = "renamed"  # artifacts whose name can be no path
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
 LATEST = "latest"
+_UNTOUCHED = ("nothing was changed; use another backup: invoke backups",)
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -87,7 +87,12 @@ class BackupSet:
                 "rows": sum(self.database["rows"].values()),
                 "bytes": self.database["bytes"],
             },
-            "artifacts": artifacts and {name: artifacts[name] for name in ("source", "objects", "bytes")},
+            "artifacts": artifacts
+            and {
+                **{name: artifacts[name] for name in ("source", "objects", "bytes")},
+                "left_out": artifacts.get("left_out", []),
+                "outside": artifacts.get("outside", {}),
+            },
             "keys": [key["name"] for key in self.manifest["keys"]],
             "seconds": self.manifest["seconds"],
         }
@@ -96,7 +101,7 @@ class BackupSet:
     def artifact(self, entry: Entry) -> Iterator[Path]:
         """Give the file that holds an artifact; it may not exist."""
         if self.fetch is None:
-            yield self.path / "artifacts" / entry.key
+            yield inside(self, entry.place)
             return
         with tempfile.TemporaryDirectory(prefix="mlflow-stacks-") as name:
             self.fetch(entry, Path(name) / "object")
@@ -106,6 +111,8 @@ class BackupSet:
         """Return one line for a person."""
         database, artifacts = self.database, self.artifacts
         objects = f", {artifacts['objects']} objects of {size(artifacts['bytes'])}" if artifacts else ""
+        if artifacts and (left_out := artifacts.get("left_out")):
+            objects += f", {len(left_out)} left out"
         rows = sum(database["rows"].values())
         return (
             f"{self.path.name}  {self.manifest['purpose']}: MLflow {self.manifest['mlflow_version']},"
@@ -155,7 +162,56 @@ def checked(path: Path, where: str, manifest: Any) -> BackupSet:
         raise UserError(
             f"the manifest of {where} is damaged: its checksum does not fit", "use another backup", known
         )
+    if reason := _misshapen(manifest):
+        raise UserError(f"the manifest of {where} is not sound: {reason}", "use another backup", known)
     return BackupSet(path, manifest, where if where != str(path) else "")
+
+
+_SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "": {"created": str, "purpose": str, "mlflow_version": str, "keys": list, "seconds": (int, float)},
+    "database": {"kind": str, "source": str, "file": str, "bytes": int, "sha256": str, "rows": dict},
+    "artifacts": {"source": str, "list": str, "list_bytes": int, "sha256": str, "objects": int, "bytes": int},
+    "keys": {"name": str, "bytes": int, "sha256": str},
+}
+
+
+def _misshapen(manifest: dict[str, Any]) -> str:
+    """Say what a manifest lacks, or which of its names would lead out of the set; empty if nothing."""
+    parts = [("", manifest), ("database", manifest.get("database"))]
+    if manifest.get("artifacts") is not None:
+        parts.append(("artifacts", manifest["artifacts"]))
+    keys = manifest.get("keys")
+    parts += [("keys", key) for key in keys] if isinstance(keys, list) else []
+    for name, part in parts:
+        if not isinstance(part, dict):
+            return f"'{name}' is no object"
+        for field, kind in _SHAPES[name].items():
+            if not isinstance(part.get(field), kind):
+                return f"'{field}' of {name or 'the whole'} is {part.get(field)!r}"
+        for field in ("file", "list", "name"):
+            if field in part and (not is_path(part[field]) or "/" in part[field]):
+                return f"{part[field]!r} is no name of a file of the set"
+    revision = manifest["database"].get("revision")
+    return "" if revision is None or isinstance(revision, str) else f"its revision is {revision!r}"
+
+
+def inside(one: BackupSet, name: str) -> Path:
+    """Return the file of a set that has a name: one below its folder, with no symbolic link on the way to it.
+
+    Raises:
+        UserError: the name leads out of the set, or to something that is no file.
+    """
+    path = one.path / name
+    straight = Path(os.path.realpath(one.path), name).parent
+    if not is_path(name) or os.path.realpath(straight) != str(straight):
+        raise UserError(f"the backup {one.where} names {name!r}, which leads out of it", *_UNTOUCHED)
+    try:
+        regular = stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        regular = True  # missing: whoever reads it says so
+    if not regular:
+        raise UserError(f"the backup {one.where} is damaged: {name} is no file", *_UNTOUCHED)
+    return path
 
 
 def list_sets(folder: Path) -> tuple[list[BackupSet], list[str]]:
@@ -222,8 +278,9 @@ def draft(folder: Path) -> Iterator[Path]:
 
 
 def signed(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return a manifest with its format and its checksum."""
-    manifest = {"format": FORMAT, **manifest}
+    """Return a manifest with its format, the oldest that tells all of it, and its checksum."""
+    newer = (manifest["artifacts"] or {}).get("renamed")
+    manifest = {"format": 2 if newer else 1, **manifest}
     return {**manifest, "checksum": _checksum(manifest)}
 
 
@@ -238,12 +295,27 @@ def finish(partial: Path, manifest: dict[str, Any]) -> BackupSet:
 
 
 class Entry(NamedTuple):
-    """One line of the list of artifacts; `modified` as `artifacts.StoredObject` has it."""
+    """One line of the list of artifacts; `modified` as `artifacts.StoredObject` has it.
+
+    `stored` is where the set has the object if not under its own key: ``renamed/`` and the SHA-256 of its key.
+    """
 
     key: str
     size: int
     sha256: str
     modified: float | None
+    stored: str = ""
+
+    @property
+    def place(self) -> str:
+        """Return where the object lies in a set's folder."""
+        return self.stored or f"{ARTIFACTS}/{self.key}"
+
+    def line(self) -> str:
+        """Return the line of this entry; bytes of a key that are not UTF-8 are escaped, as JSON can."""
+        values = self if self.stored else self[:-1]
+        readable = not any("\ud800" <= letter <= "\udfff" for letter in self.key)
+        return json.dumps(values, ensure_ascii=not readable) + "\n"
 
 
 def entries(one: BackupSet) -> Iterator[Entry]:
@@ -251,7 +323,18 @@ def entries(one: BackupSet) -> Iterator[Entry]:
     if one.artifacts:
         with (one.path / one.artifacts["list"]).open(encoding="utf-8") as lines:
             for line in lines:
-                yield Entry(*json.loads(line))
+                yield _entry(one, line)
+
+
+def _entry(one: BackupSet, line: str) -> Entry:
+    try:
+        entry = Entry(*json.loads(line))
+        sound = isinstance(entry.key, str) and isinstance(entry.size, int) and isinstance(entry.sha256, str)
+    except (ValueError, TypeError):
+        sound = False
+    if not sound or not re.fullmatch(rf"(|{RENAMED}/[0-9a-f]{{64}})", entry.stored):
+        raise UserError(f"the backup {one.where} is damaged: its list of artifacts is not sound", *_UNTOUCHED)
+    return entry
 
 
 def verify(one: BackupSet) -> None:
@@ -268,12 +351,12 @@ def verify(one: BackupSet) -> None:
         total += one.artifacts["list_bytes"] + one.artifacts["bytes"]
     with progress("verifying the backup", total) as step:
         for name, number, digest in parts:
-            _verify_part(one, name, one.path / name, number, digest)
+            _verify_part(one, name, inside(one, name), number, digest)
             step.add(number)
 
         def verify_artifact(entry: Entry) -> int:
             with one.artifact(entry) as path:
-                _verify_part(one, f"artifacts/{entry.key}", path, entry.size, entry.sha256)
+                _verify_part(one, f"{ARTIFACTS}/{entry.key}", path, entry.size, entry.sha256)
             return entry.size
 
         for number in in_parallel(8 if one.fetch else 2, verify_artifact, entries(one)):
@@ -281,15 +364,14 @@ def verify(one: BackupSet) -> None:
 
 
 def _verify_part(one: BackupSet, name: str, path: Path, number: int, digest: str) -> None:
-    advice = ("nothing was changed; use another backup: invoke backups",)
     folder = one.where
     if not path.is_file():
-        raise UserError(f"the backup {folder} is damaged: {name} is missing", *advice)
+        raise UserError(f"the backup {folder} is damaged: {name} is missing", *_UNTOUCHED)
     if path.stat().st_size != number:
         found = path.stat().st_size
-        raise UserError(f"the backup {folder} is damaged: {name} has {found} of {number} bytes", *advice)
+        raise UserError(f"the backup {folder} is damaged: {name} has {found} of {number} bytes", *_UNTOUCHED)
     if sha256(path) != digest:
-        raise UserError(f"the backup {folder} is damaged: the SHA-256 of {name} does not fit", *advice)
+        raise UserError(f"the backup {folder} is damaged: the SHA-256 of {name} does not fit", *_UNTOUCHED)
 
 
 def is_whole(one: BackupSet) -> bool:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import psycopg2
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from console import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CONNECT_TIMEOUT = 10  # seconds
 BUSY_TIMEOUT = 20_000  # milliseconds, what MLflow's own sessions use (mlflow.store.db.utils)
@@ -69,7 +76,14 @@ def sqlite_path(uri: str | URL) -> Path | None:
     return Path((url.database or "").removeprefix("file:")).absolute()
 
 
-def connect(uri: str, *, create: bool = False, foreign_keys: bool = True, lock_timeout: int = 0) -> Engine:
+def connect(
+    uri: str,
+    *,
+    create: bool = False,
+    foreign_keys: bool = True,
+    lock_timeout: int = 0,
+    schema: str = "",
+) -> Engine:
     """Return an engine whose database has answered.
 
     PostgreSQL passwords may come through ``PGPASSFILE`` (libpq, "The Password File"). SQLite connections get
@@ -81,6 +95,7 @@ def connect(uri: str, *, create: bool = False, foreign_keys: bool = True, lock_t
         foreign_keys: for SQLite, enforce them. Off for migrations: Alembic's batch mode drops and
             re-creates tables, and SQLite would cascade that drop to the rows of other tables.
         lock_timeout: for PostgreSQL, the milliseconds that a statement waits for a lock, 0 for no limit.
+        schema: for PostgreSQL, the schema to work in; that of the role or the URI if empty.
 
     Raises:
         UserError: unreachable, wrong password, no such database, not a database, not writable.
@@ -95,12 +110,14 @@ def connect(uri: str, *, create: bool = False, foreign_keys: bool = True, lock_t
         defaults: dict[str, str | int] = {
             "connect_timeout": CONNECT_TIMEOUT,
             "application_name": APPLICATION_NAME,
-            "options": f"-c lock_timeout={lock_timeout}",
+            # one of a millisecond ends even the statement that would lift it
+            "options": "-c statement_timeout=0",
             "keepalives_idle": 30,
             "keepalives_interval": 10,
         }
         given = {name: value for name, value in defaults.items() if name not in url.query}
         engine = create_engine(url, pool_pre_ping=True, connect_args=given)
+        _set_up_sessions(engine, lock_timeout, schema)
     try:
         with engine.connect() as connection:
             if path is not None:  # SQLite reads the file only when a statement needs it
@@ -140,6 +157,48 @@ def _set_pragmas(engine: Engine, *, foreign_keys: bool) -> None:
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
         cursor.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
         cursor.close()
+
+
+# What a role, a database or a server may have set for statements of a web application; a dump takes longer.
+TIMEOUTS = (
+    "statement_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",  # from PostgreSQL 14 on
+    "transaction_timeout",  # from PostgreSQL 17 on
+)
+# Every one of them that this server knows becomes 0, and so without a limit.
+NO_TIMEOUTS = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ({})".format(  # noqa: S608
+    ", ".join(f"'{name}'" for name in TIMEOUTS)
+)
+
+
+def _set_up_sessions(engine: Engine, lock_timeout: int, schema: str) -> None:
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: psycopg2.extensions.connection, _record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(NO_TIMEOUTS)
+            cursor.execute(f"SET lock_timeout = {lock_timeout}")
+            if schema:
+                cursor.execute(f'SET search_path = "{schema}"')
+        connection.commit()
+
+
+@contextmanager
+def driver_errors(doing: str) -> Iterator[None]:
+    """Turn what a database refuses in the middle of something into a message.
+
+    Args:
+        doing: the verb, for the message: ``backup``.
+
+    Raises:
+        UserError: the block raised an error of a driver.
+    """
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error, psycopg2.Error) as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
+        hints = [line.strip() for line in reason[1:4]]
+        raise UserError(f"the database ended the {doing}: {redact(reason[0])}", *map(redact, hints)) from None
 
 
 def _explain(error: Exception, url: URL) -> UserError:

@@ -6,24 +6,46 @@ the database itself, and a server with ``--no-serve-artifacts``, write a path or
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from sqlalchemy import column, func, inspect, literal, or_, select, table, update
+from sqlalchemy import and_, column, func, inspect, literal, or_, select, table, update
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import ColumnElement, Connection, Engine, TableClause
 
-_COLUMNS = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("logged_models", "artifact_location"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-    ("trace_tags", "value"),
+
+class Location(NamedTuple):
+    """One column that holds artifact locations.
+
+    Attributes:
+        kind: of what it is about, as a person calls it: ``runs``.
+        table: its table.
+        column: its name.
+        key: only rows with this ``key`` are meant, where the table holds tags; else empty.
+    """
+
+    kind: str
+    table: str
+    column: str
+    key: str = ""
+
+
+# Every column of MLflow's schema that says where artifacts are (mlflow.store.tracking.dbmodels.models,
+# mlflow.store.model_registry.dbmodels.models; the tags: mlflow.utils.mlflow_tags).
+LOCATIONS = (
+    Location("experiments", "experiments", "artifact_location"),
+    Location("runs", "runs", "artifact_uri"),
+    Location("models", "logged_models", "artifact_location"),
+    Location("versions", "model_versions", "source"),
+    Location("versions", "model_versions", "storage_location"),
+    Location("traces", "trace_tags", "value", "mlflow.artifactLocation"),
+    Location("traces", "trace_tags", "value", "mlflow.trace.archiveLocation"),
 )
+# What names an entity, not a place; and what the server finds wherever its destination is.
+NO_PLACES = ("runs:/", "models:/", "mlflow-artifacts:")
 
 
 def prefixes(root: str) -> list[str]:
@@ -60,7 +82,8 @@ def move(engine: Engine, roots: Sequence[str], to: str) -> int:
     begin = f"{to.rstrip('/')}/"
     changed = 0
     with engine.begin() as connection:
-        for name, place, this in _places(connection):
+        for location in _there(connection):
+            name, place, this = _parts(location)
             for prefix in dict.fromkeys(form for root in roots for form in prefixes(root)):
                 if prefix == begin:
                     continue
@@ -72,18 +95,30 @@ def move(engine: Engine, roots: Sequence[str], to: str) -> int:
     return changed
 
 
-def outside(engine: Engine, roots: Sequence[str]) -> list[str]:
-    """Return the locations of experiments, and of runs without a server, that lie below none of `roots`."""
-    if not inspect(engine).has_table("experiments"):
-        return []
-    place: ColumnElement[str] = column("artifact_location")
-    known = [form for root in roots for form in prefixes(root)] + ["mlflow-artifacts:"]
-    query = select(place).select_from(table("experiments")).where(place.is_not(None)).distinct()
+class Outside(NamedTuple):
+    """Rows whose artifacts are elsewhere: how many of each kind, and up to three of the places."""
+
+    counts: dict[str, int]
+    examples: list[str]
+
+
+def outside(engine: Engine, roots: Sequence[str]) -> Outside:
+    """Count the rows of each kind whose artifacts lie below none of `roots`; kinds without one are left out."""
+    known = [form for root in roots for form in prefixes(root)] + list(NO_PLACES)
+    counts, examples = dict[str, int](), list[str]()
     with engine.connect() as connection:
-        found = (
-            connection.execute(query.where(~or_(*(_begins(place, form) for form in known)))).scalars().all()
-        )
-    return sorted(found)
+        for location in _there(connection):
+            name, place, this = _parts(location)
+            elsewhere = and_(
+                this, place.is_not(None), place != "", ~or_(*(_begins(place, form) for form in known))
+            )
+            query = select(func.count(), func.min(place)).select_from(name).where(elsewhere)
+            number, example = connection.execute(query).one()
+            if number:
+                # a version may name its place in both columns
+                counts[location.kind] = max(number, counts.get(location.kind, 0))
+                examples.append(example)
+    return Outside(counts, list(dict.fromkeys(examples))[:3])
 
 
 def _begins(place: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
@@ -91,16 +126,19 @@ def _begins(place: ColumnElement[str], prefix: str) -> ColumnElement[bool]:
     return func.substr(place, 1, len(prefix)) == prefix
 
 
-def _places(connection: Connection) -> list[tuple[TableClause, ColumnElement[str], ColumnElement[bool]]]:
-    """The tables of this schema with a column that holds locations, and which of their rows it is about."""
+def _there(connection: Connection) -> list[Location]:
+    """The locations whose table and column this database has."""
     there = inspect(connection)
-    found: list[tuple[TableClause, ColumnElement[str], ColumnElement[bool]]] = []
-    for name, holder in _COLUMNS:
-        if there.has_table(name) and holder in {one["name"] for one in there.get_columns(name)}:
-            about = (
-                column("key") == "mlflow.artifactLocation"
-                if name == "trace_tags"
-                else literal(True).is_(True)
-            )
-            found.append((table(name, column(holder), column("key")), column(holder), about))
-    return found
+    tables = set(there.get_table_names())
+    columns = {
+        name: {column["name"] for column in there.get_columns(name)}
+        for name in dict.fromkeys(location.table for location in LOCATIONS)
+        if name in tables
+    }
+    return [location for location in LOCATIONS if location.column in columns.get(location.table, ())]
+
+
+def _parts(location: Location) -> tuple[TableClause, ColumnElement[str], ColumnElement[bool]]:
+    """The table, the column, and which of its rows a location is about."""
+    about = column("key") == location.key if location.key else literal(True).is_(True)
+    return table(location.table, column(location.column), column("key")), column(location.column), about

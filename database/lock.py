@@ -119,9 +119,6 @@ def _postgresql_lock(engine: Engine, purpose: str, wait_seconds: float) -> Itera
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.detach()  # closing it ends the session, and the lock with it
         run = connection.exec_driver_sql
-        # an idle session is what a lock holder looks like: servers must not end it for that
-        for setting in ("idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout"):
-            run("SELECT set_config(name, '0', false) FROM pg_settings WHERE name = %s", (setting,))
         _wait(
             lambda: bool(run("SELECT pg_try_advisory_lock(%s, %s)", _KEY).scalar()),
             lambda: _postgresql_holder(connection),

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError
 
 from console import UserError, progress, size
-from database.connection import APPLICATION_NAME, redact
+from database.connection import APPLICATION_NAME, NO_TIMEOUTS, redact
 from files import CHUNK, sha256, sync
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ def _quote(value: object) -> str:
 def environment(url: URL) -> dict[str, str]:
     """Return the environment for a program: a password of the URI goes here, not into its arguments."""
     password = {"PGPASSWORD": str(url.password)} if url.password else {}
-    return {**os.environ, "PGCONNECT_TIMEOUT": "10", "PGAPPNAME": APPLICATION_NAME, **password}
+    options = f"{os.environ.get('PGOPTIONS', '')} -c statement_timeout=0 -c lock_timeout=0".strip()
+    ours = {"PGCONNECT_TIMEOUT": "10", "PGAPPNAME": APPLICATION_NAME, "PGOPTIONS": options}
+    return {**os.environ, **ours, **password}
 
 
 def find_programs(server_version: int, command: str | None = None) -> Programs:
@@ -372,7 +374,10 @@ def load(
         assert script is not None  # noqa: S101 - asked for with PIPE
         assert target is not None  # noqa: S101
         try:
-            begin = f"SET client_min_messages = warning;\nBEGIN;\nSET LOCAL lock_timeout = {LOCK_TIMEOUT};\n"
+            begin = (
+                f"SET client_min_messages = warning;\nSET statement_timeout = 0;\n{NO_TIMEOUTS};\n"
+                f"BEGIN;\nSET LOCAL lock_timeout = {LOCK_TIMEOUT};\n"
+            )
             target.write((begin + CLEAR).encode())
             with progress("pg_restore", source.stat().st_size) as step:
                 lines, total = 0, sum(rows.values())  # nearly every line of the script is a row

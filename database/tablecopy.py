@@ -13,11 +13,12 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
-from sqlalchemy import MetaData, create_engine, inspect
+from sqlalchemy import MetaData, inspect
 from sqlalchemy.exc import DBAPIError
 
 from console import UserError, progress
 from database import postgresql, sqlite
+from database.connection import connect
 from database.schema import run_migration
 
 if TYPE_CHECKING:
@@ -45,9 +46,7 @@ def copy_tables(source: Path, engine: Engine, ready: Callable[[], None]) -> None
     """
     with engine.connect() as connection:
         target = postgresql.current_schema(connection)
-    stage = create_engine(
-        engine.url, connect_args={"options": f"-c search_path={STAGE} -c lock_timeout=15000"}
-    )
+    stage = connect(engine.url.render_as_string(hide_password=False), lock_timeout=15_000, schema=STAGE)
     try:
         _drop_stage(stage)
         with stage.begin() as connection:

@@ -174,7 +174,7 @@ def test_a_damaged_set_is_refused_before_anything_is_touched(
 
     def newer(path: Path) -> None:
         manifest = json.loads((path / "manifest.json").read_text())
-        (path / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
+        (path / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
 
     def edited(path: Path) -> None:
         manifest = json.loads((path / "manifest.json").read_text())
@@ -187,7 +187,7 @@ def test_a_damaged_set_is_refused_before_anything_is_touched(
         (lambda p: flip_byte(p / name), f"SHA-256 of {name} does not fit"),
         (lambda p: flip_byte(p / artifact), "SHA-256 of artifacts/1/run7/artifacts/mödel.bin does not fit"),
         (lambda p: (p / artifact).unlink(), "run7/artifacts/mödel.bin is missing"),
-        (newer, "has format 2; this mlflow-stacks reads up to 1"),
+        (newer, "has format 3; this mlflow-stacks reads up to 2"),
         (edited, "its checksum does not fit"),
         (lambda p: (p / "manifest.json").write_text("{"), "cannot read the manifest"),
         (lambda p: (p / "manifest.json").unlink(), "is not a backup"),
@@ -345,5 +345,8 @@ def test_artifacts_outside_the_destination_are_named(
     with connect(uri).begin() as connection:
         connection.exec_driver_sql("DELETE FROM experiments WHERE name = 'Default'")
     one = back_up(uri, tmp_path / "sets", destination=str(artifacts))
-    assert one.manifest["artifacts"]["locations_outside"] == 1
-    assert "are not in this backup: file:///somewhere/else/8\n" in capsys.readouterr().err
+    assert one.manifest["artifacts"]["outside"] == {"experiments": 1}
+    assert (
+        "are not in this backup: those of 1 experiments, such as file:///somewhere/else/8\n"
+        in capsys.readouterr().err
+    )

@@ -28,12 +28,12 @@ __all__ = ["s3_bucket"]
 def test_artifacts_in_s3_come_back(
     old_database: Callable[[str, str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from backups import artifacts
+    from backups import object_backup
 
     client, uri = s3_client(), old_database("3.15.1", "postgresql")
     for number in range(30):
         client.put_object(Bucket="bucket", Key=f"stack/1/run{number}/model ö", Body=bytes([number]) * 1000)
-    monkeypatch.setattr(artifacts, "_SETTLED", -10.0)  # these objects have only just been written
+    monkeypatch.setattr(object_backup, "_SETTLED", -10.0)  # these objects have only just been written
     first = back_up(uri, tmp_path / "sets", destination="s3://bucket/stack")
     client.put_object(Bucket="bucket", Key="stack/1/run7/model ö", Body=b"changed" + b"x" * 993)
     client.delete_object(Bucket="bucket", Key="stack/1/run8/model ö")

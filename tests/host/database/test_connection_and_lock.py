@@ -23,6 +23,8 @@ from database.lock import maintenance_lock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sqlalchemy import Engine
+
     from tests.support.servers import Postgres
 
 KINDS = ["sqlite", "postgresql"]
@@ -195,3 +197,47 @@ def test_every_verb_waits_as_long_as_it_is_told_and_then_says_who_holds_the_lock
     finally:
         process.kill()
         process.wait()
+
+
+def test_timeouts_of_a_role_end_no_backup_restore_or_migration(
+    old_database: Callable[[str, str], str], postgres: Postgres, tmp_path: Path
+) -> None:
+    from backups.backup import back_up
+    from backups.migrate import migrate
+    from backups.restore import restore
+
+    uri = old_database("3.10.1", "postgresql")
+    name = uri.rpartition("/")[2]
+    for setting in (
+        "statement_timeout = '1ms'",
+        "lock_timeout = '1ms'",
+        "idle_in_transaction_session_timeout = '100ms'",
+        "transaction_timeout = '200ms'",
+    ):
+        postgres.sql(f'ALTER DATABASE "{name}" SET {setting}')
+    one = back_up(uri, tmp_path / "sets")
+    assert migrate(uri, tmp_path / "sets").after.state == "current"
+    assert restore(uri, one.path).schema.state == "behind"
+
+
+def test_a_session_that_the_server_ends_is_a_message(
+    old_database: Callable[[str, str], str],
+    postgres: Postgres,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from backups import backup
+
+    uri = old_database("3.10.1", "postgresql")
+    name = uri.rpartition("/")[2]
+
+    def ended(engine: Engine, *_: object) -> dict[str, object]:
+        with engine.connect() as connection:
+            postgres.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+            connection.exec_driver_sql("SELECT 1")
+        return {}
+
+    monkeypatch.setattr(backup, "_database_part", ended)
+    with pytest.raises(UserError, match="the database ended the backup: "):
+        backup.back_up(uri, tmp_path / "sets")
+    assert list((tmp_path / "sets").glob("2*")) == []

@@ -289,7 +289,7 @@ def test_a_full_disk_for_the_artifacts_of_a_restore_leaves_the_old_data(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from backups import artifacts
+    from backups import object_restore
 
     (tmp_path / "artifacts").mkdir()
     for number in range(10):
@@ -301,7 +301,7 @@ def test_a_full_disk_for_the_artifacts_of_a_restore_leaves_the_old_data(
     with pytest.raises(UserError, match=rf"not enough room in {small_disk}: what is to be restored needs"):
         restore(uri, one.path, destination=str(small_disk))
     assert [path.name for path in small_disk.iterdir()] == ["9"]
-    monkeypatch.setattr(artifacts, "require_room", lambda *_: None)  # as if the room had gone afterwards
+    monkeypatch.setattr(object_restore, "require_room", lambda *_: None)  # as if the room had gone afterwards
     with pytest.raises(UserError, match="No space left on device") as error:
         restore(uri, one.path, destination=str(small_disk))
     assert "make room there" in str(error.value)

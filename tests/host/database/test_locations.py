@@ -71,7 +71,7 @@ def test_what_was_below_the_old_destination_is_below_the_new_one(
         change("runs SET artifact_uri = :to WHERE name = 'run 5'", to=f"{root}2/artifacts")
     one = back_up(uri, tmp_path / "sets", destination=str(root))
     assert one.artifacts is not None
-    assert one.artifacts["locations_outside"] == 1
+    assert one.artifacts["outside"] == {"experiments": 1, "runs": 1}
 
     fresh = new_uri("sqlite" if uri.startswith("sqlite") else "postgresql")
     new = tmp_path / "new"
