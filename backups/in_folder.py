@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from artifacts.base import is_path
 from backups import sets
 from console import UserError
-from database.lock import file_lock
+from database.lock import lock_beside
 from files import disk_errors
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Folder:
         """Two databases may share the folder."""
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        return file_lock(self.path / "backups", purpose, 3600)
+        return lock_beside(self.path / "backups", purpose, 3600)
 
     def sets(self) -> tuple[Sequence[BackupSet], Sequence[str]]:
         """See `sets.list_sets`."""

@@ -6,21 +6,15 @@ on a file beside the database. Both end with the process that holds them, howeve
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import socket
-import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from console import UserError, note
+from console import UserError
 from database.connection import APPLICATION_NAME, sqlite_path
-from files import write_if_room
+from files import Holder, file_lock, myself, wait_for_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,21 +24,7 @@ if TYPE_CHECKING:
 
 # Two 32-bit numbers name the lock: "MLfl", "ows1". It belongs to one database, not to the cluster.
 _KEY = (0x4D4C666C, 0x6F777331)
-_POLL = 0.25  # seconds
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who holds the lock: a process of a host, for a purpose, since a time in seconds of the Unix epoch."""
-
-    host: str
-    pid: int
-    purpose: str
-    since: int
-
-    def __str__(self) -> str:
-        since = datetime.fromtimestamp(self.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        return f"{self.purpose} (process {self.pid} on {self.host}) since {since}"
+_WHAT = "the maintenance lock"
 
 
 @dataclass(frozen=True)
@@ -84,34 +64,17 @@ def maintenance_lock(engine: Engine, purpose: str, wait_seconds: float = 0) -> I
     held = (
         _postgresql_lock(engine, purpose, wait_seconds)
         if path is None
-        else file_lock(path, purpose, wait_seconds)
+        else lock_beside(path, purpose, wait_seconds)
     )
     with held as lock:
         yield lock
 
 
-def _myself(purpose: str) -> Holder:
-    return Holder(socket.gethostname(), os.getpid(), purpose, int(time.time()))
-
-
-def _wait(
-    attempt: Callable[[], bool], holder: Callable[[], Holder | None], purpose: str, wait_seconds: float
-) -> None:
-    """Try until it works or the time is over."""
-    deadline = time.monotonic() + wait_seconds
-    told = False
-    while not attempt():
-        other = holder()
-        who = f"held by {other}" if other else "held by another process"
-        if time.monotonic() >= deadline:
-            raise UserError(
-                f"cannot start {purpose}: the maintenance lock of this database is {who}",
-                f"waited {wait_seconds:.0f} s; wait for it to end, or give a longer --wait=SECONDS",
-            )
-        if not told:
-            note(f"waiting up to {wait_seconds:.0f} s for the maintenance lock, {who}")
-            told = True
-        time.sleep(min(_POLL, max(0.0, deadline - time.monotonic())))
+def _refusal(purpose: str, wait_seconds: float) -> Callable[[str], UserError]:
+    return lambda who: UserError(
+        f"cannot start {purpose}: the maintenance lock of this database is {who}",
+        f"waited {wait_seconds:.0f} s; wait for it to end, or give a longer --wait=SECONDS",
+    )
 
 
 @contextmanager
@@ -119,13 +82,14 @@ def _postgresql_lock(engine: Engine, purpose: str, wait_seconds: float) -> Itera
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.detach()  # closing it ends the session, and the lock with it
         run = connection.exec_driver_sql
-        _wait(
+        wait_for_lock(
             lambda: bool(run("SELECT pg_try_advisory_lock(%s, %s)", _KEY).scalar()),
             lambda: _postgresql_holder(connection),
-            purpose,
+            _WHAT,
             wait_seconds,
+            _refusal(purpose, wait_seconds),
         )
-        me = _myself(purpose)
+        me = myself(purpose)
         # visible to every role in pg_stat_activity; 63 bytes are kept
         run("SELECT set_config('application_name', %s, false)", (_application_name(me),))
 
@@ -162,43 +126,13 @@ def _postgresql_holder(connection: Connection) -> Holder | None:
 
 
 @contextmanager
-def file_lock(guarded: Path, purpose: str, wait_seconds: float) -> Iterator[Lock]:
+def lock_beside(guarded: Path, purpose: str, wait_seconds: float) -> Iterator[Lock]:
     """Hold the lock file beside a file or folder inside the block; see `maintenance_lock`.
 
     Raises:
         UserError: another process holds it, or it cannot be opened.
     """
     path = guarded.with_name(f"{guarded.name}.lock")
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)  # as the umask says
-    except OSError as error:
-        raise UserError(f"cannot open the lock file {path}: {error.strerror}") from None
-
-    def attempt() -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def still_held() -> bool:  # somebody may have removed the file, and locked a new one
-        try:
-            return path.stat().st_ino == os.fstat(descriptor).st_ino
-        except OSError:
-            return False
-
-    try:
-        _wait(attempt, lambda: _file_holder(path), purpose, wait_seconds)
-        me = _myself(purpose)
-        write_if_room(descriptor, json.dumps(asdict(me)).encode())
-        yield Lock(me, still_held)
-        os.ftruncate(descriptor, 0)
-    finally:
-        os.close(descriptor)  # the file stays: removing it would let two processes lock two files
-
-
-def _file_holder(path: Path) -> Holder | None:
-    try:
-        return Holder(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
+    refusal = _refusal(purpose, wait_seconds)
+    with file_lock(path, purpose, refusal, what=_WHAT, wait_seconds=wait_seconds) as still_held:
+        yield Lock(myself(purpose), still_held)

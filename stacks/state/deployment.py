@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import sys
 import tempfile
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
 from console import UserError
-from files import write_if_room
+from files import file_lock, write_if_changed
 from stacks import catalogue
 from stacks.definition import settings
 from stacks.definition.services import SERVICES
@@ -167,24 +164,15 @@ class Deployment:
                 f"an upgrade of stack '{self.name}' was cut off",
                 f"put back what ran before it: invoke up --stack={self.name}",
             )
-        path = self.state / "lock"
-        with path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = _holder(path) or "another invoke"
-                raise UserError(
-                    f"stack '{self.name}' is being changed by {holder}",
-                    "wait for it to end, then type the same command again",
-                ) from None
-            write_if_room(
-                file.fileno(),
-                f"invoke {purpose} (pid {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S})".encode(),
+
+        def refusal(who: str) -> UserError:
+            return UserError(
+                f"stack '{self.name}' is being changed: its lock is {who}",
+                "wait for it to end, then type the same command again",
             )
-            try:
-                yield
-            finally:
-                file.truncate(0)
+
+        with file_lock(self.state / "lock", f"invoke {purpose}", refusal):
+            yield
 
 
 def open_deployment(
@@ -256,15 +244,6 @@ def _project(stack_name: str, state_dir: Path) -> str:
     return f"{stack_name}-{hashlib.sha256(str(state_dir.absolute()).encode()).hexdigest()[:6]}"
 
 
-def _holder(lock: Path) -> str:
-    """Who holds a lock; it is written a moment after it is taken."""
-    for _ in range(20):
-        if text := lock.read_text().strip():
-            return text
-        time.sleep(0.05)
-    return ""
-
-
 def make_private_dir(path: Path) -> None:
     """Make a directory (and its parents) that only its owner can enter.
 
@@ -290,10 +269,4 @@ def write_private(path: Path, text: str) -> bool:
         Whether its content changed (an unchanged file is left alone).
     """
     make_private_dir(path.parent)
-    if path.exists() and path.read_text() == text:
-        return False
-    fresh = path.with_name(path.name + ".new")
-    fresh.touch(mode=0o600)
-    fresh.write_text(text)
-    fresh.replace(path)
-    return True
+    return write_if_changed(path, text.encode(), 0o600)

@@ -6,11 +6,11 @@ container's user, whose uid is not the owner's, reads them through a bind mount;
 
 from __future__ import annotations
 
-import os
 import secrets as random
 from typing import TYPE_CHECKING
 
 from console import UserError
+from files import write_if_changed
 from stacks.state.deployment import ROTATION, make_private_dir
 
 if TYPE_CHECKING:
@@ -127,14 +127,4 @@ def _keep_previous(path: Path, new: str, engine: str) -> None:
 def write(path: Path, text: str, engine: str) -> None:
     """Replace a secret's file in one step; on Compose a container's user may read it (see above)."""
     mode = 0o444 if engine == "compose" else 0o400
-    if path.exists() and path.read_text() == text and path.stat().st_mode & 0o777 == mode:
-        return
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.chmod(mode)
-    fresh.replace(path)
+    write_if_changed(path, text.encode(), mode)

@@ -10,19 +10,17 @@ the next `up`.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
 from console import UserError, confirm, note
+from files import sync
 from stacks import engines
 from stacks.state import inputs, secrets
 from stacks.state.deployment import ROTATION, make_private_dir, open_deployment
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from stacks.state.deployment import Deployment
 
 # By the service that takes them. A store's user names are no secrets and stay.
@@ -93,9 +91,9 @@ def begin(deployment: Deployment, names: list[str]) -> None:
     for name in names:
         secrets.write(fresh / name, secrets.GENERATED[name](), "host")  # for us alone, on either engine
     secrets.write(fresh / "generation", str(deployment.generation + 1), "host")
-    _to_disk(fresh)
+    sync(fresh)
     fresh.rename(place)
-    _to_disk(place.parent)
+    sync(place.parent)
 
 
 def finish(deployment: Deployment, engine: str) -> None:
@@ -129,11 +127,3 @@ def _left_alone(deployment: Deployment) -> list[str]:
             f"left alone: provider keys; replace the file in {settings.gateway_keys}, then invoke up"
         )
     return lines
-
-
-def _to_disk(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

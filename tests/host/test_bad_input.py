@@ -145,7 +145,7 @@ def test_two_at_once_are_told_apart(stack: StackUnderTest) -> None:
     while not (stack.state / "lock").exists() or not (stack.state / "lock").read_text():
         assert first.poll() is None
     text = answer(stack, "up", "--engine=host")
-    assert f"stack 'local' is being changed by invoke up (pid {first.pid}, since " in text
+    assert f"stack 'local' is being changed: its lock is held by invoke up (process {first.pid} on " in text
     first.communicate(timeout=240)
     assert first.returncode == 0
     stack.down("--volumes", "--yes")

@@ -1,4 +1,4 @@
-"""A full disk: what is full is said, with what frees it; `down` and `cleanup` work on it; nothing acknowledged is lost."""
+"""A full disk: what is full is said, with what frees it; `down` and `cleanup` work on it."""
 
 from __future__ import annotations
 
@@ -82,8 +82,9 @@ def test_down_works_on_a_full_disk_and_all_is_there_afterwards(
     assert all(there(local, run, tmp_path) for run in acknowledged[2:])
 
 
+@pytest.mark.usefixtures("acknowledged")
 def test_a_backup_to_another_disk_works_while_the_stacks_own_is_full(
-    local: StackUnderTest, disk: Path, acknowledged: list[str], tmp_path: Path
+    local: StackUnderTest, disk: Path, tmp_path: Path
 ) -> None:
     filler = fill(disk)
     local.invoke("backup", f"--to={tmp_path}")

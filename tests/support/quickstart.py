@@ -379,7 +379,10 @@ def one_of_two_wins(stack: StackUnderTest, setting: str) -> None:
     assert sorted(rival.returncode for rival in rivals) == [0, 1], answers
     loser = next(answer for rival, answer in zip(rivals, answers, strict=True) if rival.returncode == 1)
     winner = next(rival for rival in rivals if rival.returncode == 0)
-    assert f"error: stack '{stack.name}' is being changed by invoke up (pid {winner.pid}, since " in loser
+    assert (
+        f"error: stack '{stack.name}' is being changed: its lock is held by invoke up (process {winner.pid} on "
+        in loser
+    )
 
 
 def gateway_yaml(base: str) -> str:
