@@ -64,27 +64,31 @@ def up(
     json: bool = False,
 ) -> None:
     """Run: Start a stack and wait until all of it is ready."""
+    from stacks.state.opening import open_deployment
     from stacks.verbs import lifecycle, report
 
-    report.up(lifecycle.up(stack, engine=engine, overrides=set or [], timeout=timeout), as_json=json)
+    deployment = open_deployment(stack, set)
+    report.up(lifecycle.up(deployment, engine=engine, timeout=timeout), as_json=json)
 
 
 @task(help={**STACK, **YES, "volumes": "remove the data too, after a question"})
 @answers
 def down(_: Context, stack: str = "local", volumes: bool = False, yes: bool = False) -> None:
     """Run: Stop a stack; its data stays unless --volumes."""
+    from stacks.state.opening import open_recorded
     from stacks.verbs import lifecycle
 
-    lifecycle.down(stack, volumes=volumes, yes=yes)
+    lifecycle.down(open_recorded(stack), volumes=volumes, yes=yes)
 
 
 @task(help={**STACK, **JSON})
 @answers
 def status(_: Context, stack: str = "local", json: bool = False) -> None:
     """Run: Show health, version, memory and disk use."""
+    from stacks.state.opening import open_recorded
     from stacks.verbs import lifecycle, report
 
-    report.status(lifecycle.status(stack), as_json=json)
+    report.status(lifecycle.status(open_recorded(stack)), as_json=json)
 
 
 @task(
@@ -98,9 +102,10 @@ def status(_: Context, stack: str = "local", json: bool = False) -> None:
 @answers
 def logs(_: Context, stack: str = "local", service: str = "", follow: bool = False, tail: int = 100) -> None:
     """Run: Print the logs of one service or all."""
+    from stacks.state.opening import open_recorded
     from stacks.verbs import lifecycle
 
-    lifecycle.logs(stack, service=service or None, follow=follow, tail=tail)
+    lifecycle.logs(open_recorded(stack), service=service or None, follow=follow, tail=tail)
 
 
 @task(
@@ -112,12 +117,11 @@ def render(
     _: Context, stack: str = "local", engine: str = "auto", set: list[str] | None = None, output: str = ""
 ) -> None:
     """Run: Print the files that `up` would use."""
+    from stacks.state.opening import open_deployment
     from stacks.verbs import lifecycle, report
 
-    report.rendered(
-        lifecycle.render(stack, engine=engine, overrides=set or [], output=Path(output) if output else None),
-        output,
-    )
+    folder = Path(output) if output else None
+    report.rendered(lifecycle.render(open_deployment(stack, set), engine=engine, output=folder), output)
 
 
 @task(
@@ -129,9 +133,10 @@ def secrets_rotate(
     _: Context, stack: str = "local", yes: bool = False, timeout: float = 180.0, json: bool = False
 ) -> None:
     """Data: Give a stack new passwords and keys."""
+    from stacks.state.opening import open_recorded
     from stacks.verbs import report, rotation
 
-    report.rotated(rotation.rotate(stack, yes=yes, timeout=timeout), as_json=json)
+    report.rotated(rotation.rotate(open_recorded(stack), yes=yes, timeout=timeout), as_json=json)
 
 
 @task(help=JSON)
@@ -358,10 +363,11 @@ def upgrade(
     json: bool = False,
 ) -> None:
     """Data: Run another MLflow version, or put back all of it."""
+    from stacks.state.opening import open_recorded
     from stacks.verbs import report
     from stacks.verbs import upgrade as upgrading
 
-    answer = upgrading.upgrade(stack, to, folder=backups, yes=yes, timeout=timeout)
+    answer = upgrading.upgrade(open_recorded(stack), to, folder=backups, yes=yes, timeout=timeout)
     report.upgraded(answer, as_json=json)
 
 

@@ -15,8 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from stacks.definition.settings import ROOT
 
 if TYPE_CHECKING:
+    from stacks.definition.deployment import Deployment
     from stacks.definition.settings import Settings
-    from stacks.state.deployment import Deployment
 
 FRAMES = {"compose": "compose.yaml", "host": "supervisord.conf"}
 

@@ -13,14 +13,14 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 from console import UserError, note
 from stacks.definition.rendering import FRAMES, secrets_named
 from stacks.definition.services import SERVICES, probe
-from stacks.state import environments, inputs, secrets
-from stacks.state.deployment import JOURNAL, RECORD, write_private
+from stacks.state import environments, inputs, record, secrets
+from stacks.state.record import JOURNAL, RECORD, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from stacks.state.deployment import Deployment
+    from stacks.definition.deployment import Deployment
 
 RESTART_SECONDS = 180.0
 
@@ -176,7 +176,7 @@ class Engine(ABC):
         inputs.write(self.deployment, engine=self.name)
         for path, text in files.items():
             write_private(self.deployment.state / path, text)
-        self.deployment.remember(self.name, secrets=made)
+        record.remember(self.deployment, self.name, secrets=made)
 
     def forget(self) -> None:
         """Remove what the state directory holds beside data and logs: rendered files, secrets, the record."""

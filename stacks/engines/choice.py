@@ -9,8 +9,8 @@ from stacks.engines.compose import ComposeEngine
 from stacks.engines.host import HostEngine
 
 if TYPE_CHECKING:
+    from stacks.definition.deployment import Deployment
     from stacks.engines.base import Engine
-    from stacks.state.deployment import Deployment
 
 ENGINES: dict[str, type[Engine]] = {"compose": ComposeEngine, "host": HostEngine}
 
@@ -27,7 +27,7 @@ def choose(deployment: Deployment, wanted: str) -> Engine:
     """
     if wanted != "auto" and wanted not in ENGINES:
         raise UserError(f"unknown engine '{wanted}'", "engines: auto, compose, host")
-    recorded = deployment.record().get("engine")
+    recorded = deployment.recorded.engine
     if recorded and wanted not in {"auto", recorded}:
         raise UserError(
             f"stack '{deployment.name}' was brought up on the {recorded} engine, and its data is there",
@@ -59,7 +59,7 @@ def running(deployment: Deployment) -> Engine:
     Raises:
         UserError: the stack was never brought up here.
     """
-    recorded = deployment.record().get("engine")
+    recorded = deployment.recorded.engine
     if recorded not in ENGINES:
         raise UserError(
             f"stack '{deployment.name}' was never brought up here ({deployment.state} has no record)",

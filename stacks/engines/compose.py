@@ -22,12 +22,12 @@ from stacks.definition.services import SERVICES, probe
 from stacks.engines.base import Engine, ServiceStatus, answer
 from stacks.engines.ports import check_port_is_free
 from stacks.state import environments
-from stacks.state.deployment import write_private
+from stacks.state.record import write_private
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stacks.state.deployment import Deployment
+    from stacks.definition.deployment import Deployment
 
 OLDEST_ENGINE = (20, 10)
 OLDEST_COMPOSE = (2, 20)
@@ -298,45 +298,42 @@ def compose_command() -> tuple[str, ...]:
     return (str(beside) if beside.exists() else "docker-compose",)
 
 
-def with_images(deployment: Deployment) -> Deployment:
-    """The deployment with a reference to each image it needs, all of them on this machine.
+def with_images(deployment: Deployment, *, make: bool = True) -> Deployment:
+    """The deployment with a reference to each image it needs.
 
     What keeps data goes on with the kind of image that it was made with, official or built here: they may differ in
     PostgreSQL's major version, and each keeps its data in a place of its own.
 
+    Args:
+        deployment: its images are those of the last `up`.
+        make: have all of them on this machine; False fetches and builds nothing, and tells what would be here.
+
     Raises:
         UserError: one is missing and cannot be had from here.
     """
+    return replace(
+        deployment, images={name: _image(name, deployment, make=make) for name in _images(deployment)}
+    )
+
+
+def _image(name: str, deployment: Deployment, *, make: bool) -> str:
     import images.build as building
+    from images import catalogue
 
-    recorded = deployment.record().get("images", {})
-    found = {}
-    for name in _images(deployment):
-        if name == "object-store" and deployment.settings.object_store == "rustfs":
-            found[name] = building.fetch("rustfs")
-            continue
-        lock = environments.lock(deployment) if name == "mlflow" else None
-        built = building.reference(name, lock)
-        if recorded.get(name, "").partition(":")[0] == built.partition(":")[0] and name != "mlflow":
-            found[name] = (
-                building.find(name, official=False) or building.build([name], from_packages=True)[name]
-            )
-        else:
-            found[name] = building.ensure(name, lock)
-        if found[name] == built and name != "mlflow":
-            note(f"{name}: the image built from packages, {built}")
-    return replace(deployment, images=found)
-
-
-def with_references(deployment: Deployment) -> Deployment:
-    """The deployment with the references that `up` would use; nothing is fetched or built."""
-    import images.build as building
-
-    found = {}
-    for name in _images(deployment):
-        lock = environments.lock(deployment) if name == "mlflow" else None
-        found[name] = building.find(name, lock=lock) or building.reference(name, lock)
-    return replace(deployment, images=found)
+    if name == "object-store" and deployment.settings.object_store == "rustfs":
+        return building.fetch("rustfs") if make else catalogue.fetched("rustfs")
+    lock = environments.lock(deployment) if name == "mlflow" else None
+    built = building.reference(name, lock)
+    before = deployment.images.get(name, "")
+    own = name != "mlflow" and before.partition(":")[0] == built.partition(":")[0]
+    reference = building.find(name, official=not own, lock=lock)
+    if reference is None and make:
+        reference = building.build([name], from_packages=True)[name] if own else building.ensure(name, lock)
+    if reference is None:
+        reference = built if own else catalogue.image(name).official or built
+    if reference == built and name != "mlflow" and make:
+        note(f"{name}: the image built from packages, {built}")
+    return reference
 
 
 def _images(deployment: Deployment) -> list[str]:

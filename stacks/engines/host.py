@@ -19,7 +19,7 @@ from stacks.definition.services import SERVICES
 from stacks.engines.base import Engine, ServiceStatus, answer
 from stacks.engines.ports import check_port_is_free, listens
 from stacks.state import environments, secrets
-from stacks.state.deployment import make_private_dir
+from stacks.state.record import make_private_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,10 +10,11 @@ import psutil
 
 from console import UserError
 from stacks import catalogue
-from stacks.state.deployment import RECORD, open_deployment
+from stacks.state.opening import open_recorded
+from stacks.state.record import RECORD
 
 if TYPE_CHECKING:
-    from stacks.state.deployment import Deployment
+    from stacks.definition.deployment import Deployment
 
 
 def check_port_is_free(host: str, port: int, deployment: Deployment) -> None:
@@ -43,7 +44,7 @@ def _neighbours(deployment: Deployment, port: int) -> list[str]:
     found = []
     for name in sorted(path.parent.name for path in deployment.state.parent.glob(f"*/{RECORD}")):
         if name != deployment.name and name in catalogue.names():
-            settings = open_deployment(name, recorded=True).settings
+            settings = open_recorded(name).settings
             if port in {
                 settings.port,
                 settings.gateway_port,

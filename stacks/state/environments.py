@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from stacks.state.deployment import Deployment
+    from stacks.definition.deployment import Deployment
 
 FOLDER = "mlflow"  # in a stack's state directory
 OLDEST = (3, 3)  # from there on there is mlflow.server.fastapi_app, which server/ runs
@@ -71,6 +71,11 @@ def check(version: str, services: Collection[str]) -> None:
             f"it has from {'.'.join(map(str, OLDEST_WITH_GATEWAY))} on; until then it is a process of its own:",
             "invoke up --set gateway=standalone",
         )
+
+
+def interpreter(state: Path, version: str) -> str:
+    """The interpreter that finds a version for a stack on the host engine."""
+    return sys.executable if version == installed() else str(folder(state) / version / "bin" / "python")
 
 
 def settle(deployment: Deployment) -> None:

@@ -1,59 +1,74 @@
-"""The gateway's inputs on their way to an engine: gateway.yaml, checked, and the provider keys."""
+"""The gateway's inputs: gateway.yaml, checked, and the provider keys, from where the user keeps them to an engine."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from console import UserError
+from stacks.definition.deployment import GatewayInputs, services_of
 from stacks.definition.settings import ROOT
 from stacks.state import secrets
-from stacks.state.deployment import make_private_dir
+from stacks.state.record import make_private_dir
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
-    from stacks.state.deployment import Deployment
+    from stacks.catalogue import Stack
+    from stacks.definition.deployment import Deployment
+    from stacks.definition.settings import Settings
 
 FOLDER = "gateway"  # a folder is mounted, not the file: a container sees a file that was replaced in it
 EMPTY = "# There is no gateway.yaml yet; gateway/gateway.example.yaml shows one.\nendpoints: []\n"
 
 
-def check(deployment: Deployment) -> Deployment:
-    """Check gateway.yaml before anything starts, and mark the deployment with what it and the keys hold.
+def wanted(stack: Stack, settings: Settings) -> GatewayInputs | None:
+    """What the user gives the gateway now; None where the stack has none.
 
     Raises:
-        UserError: gateway.yaml is wrong; names the key's path.
+        UserError: gateway.yaml is wrong (names the key's path), or a file cannot be read.
     """
-    if not _has_gateway(deployment):
-        return deployment
-    config, keys = _sources(deployment)
+    if not _has_gateway(services_of(stack, settings)):
+        return None
+    config = ROOT / settings.gateway_config.expanduser()
+    keys = ROOT / settings.gateway_keys.expanduser()
     if config.exists():
         from gateway.config import load
 
         load(config, keys)
-    digest = hashlib.sha256(_text(config).encode())
-    for file in sorted(keys.iterdir()) if keys.is_dir() else ():
-        if file.is_file():
-            digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest()[:4])
-    return replace(deployment, gateway_digest=digest.hexdigest()[:12])
+    return _read(config, keys)
+
+
+def written(state: Path, services: Collection[str]) -> GatewayInputs | None:
+    """What the last `up` gave the gateway; None where the stack has none."""
+    if not _has_gateway(services):
+        return None
+    return _read(state / FOLDER / "gateway.yaml", state / secrets.FOLDER / "gateway-keys")
 
 
 def write(deployment: Deployment, *, engine: str) -> None:
     """Put gateway.yaml and the keys where the engine's processes read them."""
-    if _has_gateway(deployment):
-        config, keys = _sources(deployment)
+    if deployment.gateway:
         make_private_dir(secrets.folder(deployment))
-        _mirror({"gateway.yaml": _text(config)}, deployment.state / FOLDER, engine)
-        found = (
-            {file.name: file.read_text() for file in keys.iterdir() if file.is_file()}
-            if keys.is_dir()
-            else {}
-        )
-        _mirror(found, secrets.folder(deployment) / "gateway-keys", engine)
+        _mirror({"gateway.yaml": deployment.gateway.config}, deployment.state / FOLDER, engine)
+        _mirror(deployment.gateway.keys, secrets.folder(deployment) / "gateway-keys", engine)
 
 
-def _mirror(files: dict[str, str], target: Path, engine: str) -> None:
+def _read(config: Path, keys: Path) -> GatewayInputs:
+    files = [file for file in sorted(keys.iterdir()) if file.is_file()] if keys.is_dir() else []
+    text = _text(config) if config.exists() else EMPTY
+    return GatewayInputs(text, {file.name: _text(file) for file in files})
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise UserError(f"cannot read {file}: {reason}") from None
+
+
+def _mirror(files: Mapping[str, str], target: Path, engine: str) -> None:
     """Make a folder hold just these files; the folder itself stays, for containers have it mounted.
 
     Its files can be read by a container's user, who enters it through that mount; the folder above is closed.
@@ -67,14 +82,5 @@ def _mirror(files: dict[str, str], target: Path, engine: str) -> None:
             file.unlink()
 
 
-def _has_gateway(deployment: Deployment) -> bool:
-    return bool({"gateway", "gateway-sync"} & set(deployment.services))
-
-
-def _sources(deployment: Deployment) -> tuple[Path, Path]:
-    settings = deployment.settings
-    return ROOT / settings.gateway_config.expanduser(), ROOT / settings.gateway_keys.expanduser()
-
-
-def _text(config: Path) -> str:
-    return config.read_text() if config.exists() else EMPTY
+def _has_gateway(services: Collection[str]) -> bool:
+    return bool({"gateway", "gateway-sync"} & set(services))

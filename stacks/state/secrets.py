@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 from console import UserError
 from files import write_if_changed
-from stacks.state.deployment import ROTATION, make_private_dir
+from stacks.state.record import ROTATION, make_private_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from stacks.state.deployment import Deployment
+    from stacks.definition.deployment import Deployment
 
+FOLDER = "secrets"  # in a stack's state directory
 # Made once; what is stored depends on them.
 GENERATED: dict[str, Callable[[], str]] = {
     "postgres-password": lambda: random.token_hex(24),
@@ -59,7 +60,7 @@ def _profile(key: str, secret: str) -> str:
 
 def folder(deployment: Deployment) -> Path:
     """Where a deployment's secrets lie."""
-    return deployment.state / "secrets"
+    return deployment.state / FOLDER
 
 
 def ensure(deployment: Deployment, wanted: Iterable[str], *, engine: str) -> set[str]:
@@ -93,7 +94,7 @@ def ensure(deployment: Deployment, wanted: Iterable[str], *, engine: str) -> set
             known[name] = given[name]
         elif path.exists():
             known[name] = rotated.get(name) or path.read_text()
-        elif name in deployment.record().get("secrets", []):
+        elif name in deployment.recorded.secrets:
             raise UserError(
                 f"the secret '{name}' of stack '{deployment.name}' is gone, and its data depends on it",
                 f"put the file back: {path}",

@@ -15,7 +15,8 @@ from console import UserError, interactive, note
 from stacks import engines
 from stacks.definition.rendering import Stores
 from stacks.definition.settings import ROOT
-from stacks.state.deployment import open_deployment
+from stacks.state.opening import open_recorded
+from stacks.state.record import locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,7 +67,7 @@ def migrate(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
         raise UserError("migrate takes its backup to a folder", "give --to=FOLDER")
     to = folder_of_sets(str(flags["to"]))
     words = ["-m", "backups", "migrate", *_words({**flags, "to": to})]
-    with deployment.locked("migrate"), _without_server(engine, flags):
+    with locked(deployment, "migrate"), _without_server(engine, flags):
         code = engine.run(words, _named(engine), folders=[to])
     _finish(code)
 
@@ -114,7 +115,7 @@ def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
     one = str(flags["backup"])
     if not is_bucket(one):
         one = str(_existing_set(one))
-    with engine.deployment.locked("restore"), _without_server(engine, flags):
+    with locked(engine.deployment, "restore"), _without_server(engine, flags):
         code = put_back(engine, one, flags)
     _finish(code)
 
@@ -154,7 +155,7 @@ def _engine(stack: str) -> Engine:
     Raises:
         UserError: the stack was never up, or a store does not run.
     """
-    engine = engines.running(open_deployment(stack, recorded=True))
+    engine = engines.running(open_recorded(stack))
     away = [one for one in engine.services() if one.name in STORES and one.state != "running"]
     if away:
         raise UserError(

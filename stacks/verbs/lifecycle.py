@@ -7,27 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 from console import UserError, confirm, note
 from stacks import engines
+from stacks.definition.rendering import FRAMES
 from stacks.definition.rendering import render as render_files
-from stacks.engines.compose import with_references
-from stacks.state import environments, inputs
-from stacks.state.deployment import JOURNAL, open_deployment
+from stacks.engines.compose import with_images
+from stacks.state import environments, opening
+from stacks.state.record import JOURNAL, locked
 from stacks.verbs import rotation, upgrade
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from stacks.definition.deployment import Deployment
     from stacks.engines import Engine
 
 DEFAULT_TIMEOUT = 180.0
 
 
-def up(stack: str, *, engine: str, overrides: list[str], timeout: float) -> dict[str, Any]:
+def up(deployment: Deployment, *, engine: str, timeout: float) -> dict[str, Any]:
     """Bring a stack up and wait until every service is ready.
 
     Args:
-        stack: name of the stack.
+        deployment: the stack, as its settings want it now.
         engine: ``auto``, ``compose`` or ``host``.
-        overrides: ``KEY=VALUE`` words of ``--set``.
         timeout: seconds until the wait is given up.
 
     Returns:
@@ -37,11 +38,10 @@ def up(stack: str, *, engine: str, overrides: list[str], timeout: float) -> dict
         UserError: what is in the way.
     """
     started = time.monotonic()
-    deployment = inputs.check(open_deployment(stack, overrides))
-    with deployment.locked("up"):
+    with locked(deployment, "up"):
         if (deployment.state / JOURNAL).exists():
-            upgrade.recover(stack, timeout=timeout)
-            deployment = inputs.check(open_deployment(stack, overrides))
+            upgrade.recover(opening.open_recorded(deployment.name), timeout=timeout)
+            deployment = opening.reopened(deployment)
         environments.settle(deployment)
         chosen = engines.choose(deployment, engine)
         ran_before = any(status.state == "running" for status in chosen.services())
@@ -81,10 +81,10 @@ def describe(engine: Engine) -> dict[str, Any]:
     }
 
 
-def status(stack: str) -> dict[str, Any]:
+def status(deployment: Deployment) -> dict[str, Any]:
     """How a stack is: its services with their memory, and the disk its data takes."""
     started = time.monotonic()
-    engine = engines.running(open_deployment(stack, recorded=True))
+    engine = engines.running(deployment)
     answer = describe(engine)
     memory = engine.memory()
     for service in answer["services"]:
@@ -93,45 +93,45 @@ def status(stack: str) -> dict[str, Any]:
     return {**answer, **engine.stores(), "seconds": round(time.monotonic() - started, 1)}
 
 
-def down(stack: str, *, volumes: bool, yes: bool) -> bool:
+def down(deployment: Deployment, *, volumes: bool, yes: bool) -> bool:
     """Stop and remove a stack; its data too, after a question, with `volumes`.
 
     Returns:
         Whether it was done (False: the question was answered with no).
     """
-    deployment = open_deployment(stack, recorded=True)
     engine = engines.running(deployment)
     if volumes:
-        note(f"this removes stack '{stack}' ({engine.name} engine) and, for good, its data:")
+        note(f"this removes stack '{deployment.name}' ({engine.name} engine) and, for good, its data:")
         for line in engine.data():
             note(f"  {line}")
         if not confirm("Remove all of it?", yes=yes):
             return False
-    with deployment.locked("down"):
+    with locked(deployment, "down"):
         engine.down(volumes=volumes)
     return True
 
 
-def logs(stack: str, *, service: str | None, follow: bool, tail: int) -> None:
+def logs(deployment: Deployment, *, service: str | None, follow: bool, tail: int) -> None:
     """Print a stack's logs.
 
     Raises:
         UserError: the stack has no such service, or was never up.
     """
-    deployment = open_deployment(stack, recorded=True)
     if service and service not in deployment.services:
         raise UserError(
-            f"stack '{stack}' has no service '{service}'", f"its services: {', '.join(deployment.services)}"
+            f"stack '{deployment.name}' has no service '{service}'",
+            f"its services: {', '.join(deployment.services)}",
         )
     engines.running(deployment).logs(service=service, follow=follow, tail=tail)
 
 
-def render(stack: str, *, engine: str, overrides: list[str], output: Path | None) -> dict[str, str]:
+def render(deployment: Deployment, *, engine: str, output: Path | None) -> dict[str, str]:
     """The files that `up` would write; written to `output` when it is given, and nothing is started."""
-    deployment = open_deployment(stack, overrides)
     environments.settle(deployment)
-    name = engines.choose(deployment, engine).name if engine == "auto" else engine
-    files = render_files(with_references(deployment), name)
+    name = engine if engine in FRAMES else engines.choose(deployment, engine).name
+    if name == "compose":
+        deployment = with_images(deployment, make=False)
+    files = render_files(deployment, name)
     if output:
         output.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from console import UserError, confirm, note
 from files import sync
 from stacks import engines
-from stacks.state import inputs, secrets
-from stacks.state.deployment import ROTATION, make_private_dir, open_deployment
+from stacks.state import opening, secrets
+from stacks.state.record import ROTATION, locked, make_private_dir
 
 if TYPE_CHECKING:
-    from stacks.state.deployment import Deployment
+    from stacks.definition.deployment import Deployment
 
 # By the service that takes them. A store's user names are no secrets and stay.
 ROTATED = {
@@ -31,11 +31,11 @@ ROTATED = {
 }
 
 
-def rotate(stack: str, *, yes: bool, timeout: float) -> dict[str, Any] | None:
+def rotate(deployment: Deployment, *, yes: bool, timeout: float) -> dict[str, Any] | None:
     """Change every secret of a stack, or finish a change that was cut off; the stack restarts.
 
     Args:
-        stack: name of the stack, which `up` knows.
+        deployment: the stack, as its last `up` left it.
         yes: no question.
         timeout: seconds until the wait for the restarted stack is given up.
 
@@ -46,7 +46,7 @@ def rotate(stack: str, *, yes: bool, timeout: float) -> dict[str, Any] | None:
         UserError: the stack was never up, has no secrets of its own, or does not become healthy.
     """
     started = time.monotonic()
-    deployment = open_deployment(stack, recorded=True)
+    stack = deployment.name
     engine = engines.running(deployment)
     names = [name for service, owned in ROTATED.items() if service in deployment.services for name in owned]
     for line in _left_alone(deployment):
@@ -59,11 +59,11 @@ def rotate(stack: str, *, yes: bool, timeout: float) -> dict[str, Any] | None:
     note(f"{'a rotation was cut off and goes on' if begun else 'new values'}: {', '.join(names)}")
     if not confirm(f"Restart stack '{stack}' with them? It is away for some seconds.", yes=yes):
         return None
-    with deployment.locked("secrets-rotate"):
+    with locked(deployment, "secrets-rotate"):
         try:
             begin(deployment, names)
             engine.down(volumes=False)
-            deployment = inputs.check(open_deployment(stack, recorded=True))
+            deployment = opening.reopened(deployment)
             engine = engines.running(deployment)
             engine.up(timeout=timeout)
         except KeyboardInterrupt:

@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from console import UserError, confirm, note
 from files import require_room, write_atomically
 from stacks import engines
-from stacks.state import environments, inputs
-from stacks.state.deployment import JOURNAL, ROTATION, open_deployment
+from stacks.state import environments
+from stacks.state.opening import reopened, with_version
+from stacks.state.record import JOURNAL, ROTATION, locked
 from stacks.verbs import data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from backups.sets import BackupSet
+    from stacks.definition.deployment import Deployment
     from stacks.engines import Engine
 
 Action = Literal["none", "migrate", "restore"]
@@ -120,11 +122,13 @@ class Journal:
         return self.step in {"start", "smoke test"}
 
 
-def upgrade(stack: str, version: str, *, folder: str, yes: bool, timeout: float) -> dict[str, Any] | None:
+def upgrade(
+    deployment: Deployment, version: str, *, folder: str, yes: bool, timeout: float
+) -> dict[str, Any] | None:
     """Bring a stack to another version of MLflow, newer or older.
 
     Args:
-        stack: name of the stack, which runs.
+        deployment: the stack, as its last `up` left it; it runs.
         version: such as ``3.17.2``.
         folder: of the backup sets.
         yes: no question.
@@ -147,9 +151,11 @@ def upgrade(stack: str, version: str, *, folder: str, yes: bool, timeout: float)
         UserError: it cannot be done, and nothing has changed; or a step failed, and what ran before runs again.
     """
     started = time.monotonic()
-    with open_deployment(stack, recorded=True).locked("upgrade"):
-        recover(stack, timeout=timeout)
-        before = _engine(stack)
+    stack = deployment.name
+    with locked(deployment, "upgrade"):
+        if recover(deployment, timeout=timeout):
+            deployment = reopened(deployment)
+        before = engines.running(deployment)
         runs = before.deployment.mlflow_version
         answer: dict[str, Any] = {"stack": stack, "engine": before.name, "from": runs, "to": version}
         if runs == version:
@@ -182,24 +188,26 @@ def upgrade(stack: str, version: str, *, folder: str, yes: bool, timeout: float)
         }
 
 
-def recover(stack: str, *, timeout: float) -> None:
+def recover(deployment: Deployment, *, timeout: float) -> bool:
     """Where an upgrade was killed, put back what ran before it. Call it with the stack's lock held.
+
+    Args:
+        deployment: the stack, as its last `up` left it.
+        timeout: as in `upgrade`.
+
+    Returns:
+        Whether there was something to put back.
 
     Raises:
         UserError: that failed; the journal stays, and the next call tries again.
     """
-    path = open_deployment(stack, recorded=True).state / JOURNAL
+    path = deployment.state / JOURNAL
     if not path.exists():
-        return
+        return False
     journal = Journal(**json.loads(path.read_text()))
     note(f"the upgrade to MLflow {journal.after} was cut off at its step '{journal.step}'")
-    _put_back(_engine(stack, journal.before), journal, timeout)
-
-
-def _engine(stack: str, version: str = "") -> Engine:
-    """The engine of a stack, with its own version or another one."""
-    deployment = inputs.check(open_deployment(stack, recorded=True))
-    return engines.running(replace(deployment, mlflow_version=version or deployment.mlflow_version))
+    _put_back(engines.running(with_version(deployment, journal.before)), journal, timeout)
+    return True
 
 
 def _plan(before: Engine, version: str, folder: Path) -> tuple[Plan, Engine]:
@@ -213,7 +221,7 @@ def _plan(before: Engine, version: str, folder: Path) -> tuple[Plan, Engine]:
         raise UserError(
             f"stack '{stack}' is not healthy: {', '.join(waiting)}", f"start it: invoke up --stack={stack}"
         )
-    after = _engine(stack, version)
+    after = engines.running(with_version(deployment, version))
     environments.lock(after.deployment, local=before.name == "host")
     _check_room(before, folder)
     before.prepare()  # this checkout may be newer than what runs, and the way back must be open

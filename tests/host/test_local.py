@@ -68,6 +68,11 @@ def test_up_ends_with_a_server_that_answers(stack: StackUnderTest) -> None:
     assert status["database"] > 0
 
 
+def test_render_prints_byte_for_byte_what_up_writes(stack: StackUnderTest, tmp_path: Path) -> None:
+    stack.invoke("render", f"--output={tmp_path}")
+    assert (tmp_path / "supervisord.conf").read_bytes() == (stack.state / "supervisord.conf").read_bytes()
+
+
 def test_a_client_reads_back_all_it_wrote(stack: StackUnderTest, tmp_path: Path) -> None:
     told = story.tell(stack.url, tmp_path)
     story.check(stack.url, told, tmp_path)

@@ -17,7 +17,7 @@ import pytest
 
 from backups.backup import back_up
 from stacks import engines
-from stacks.state.deployment import open_deployment
+from stacks.state.opening import open_recorded
 from stacks.verbs import data
 from tests.support import old_databases, servers, story
 from tests.support.stack import wait_until
@@ -199,7 +199,7 @@ def _a_schema_that_is_behind_is_migrated(
     """
     for variable, value in stack.environment().items():
         patch.setenv(variable, value)
-    engine, name = engines.running(open_deployment(stack.name, recorded=True)), f"--stack={stack.name}"
+    engine, name = engines.running(open_recorded(stack.name)), f"--stack={stack.name}"
     one = back_up(uri, folder / "old")
     engine.stop("mlflow")
     assert data.put_back(engine, str(one.path), {"yes": True}) == 0

@@ -9,26 +9,12 @@ import pytest
 import yaml
 
 from stacks import catalogue
-from stacks.definition import settings
 from stacks.definition.rendering import FRAMES, render
 from stacks.definition.services import SERVICES
-from stacks.state.deployment import Deployment
+from tests.support.deployments import deployment
 
 GOLDEN = Path(__file__).parent / "golden"
 UPDATE = os.environ.get("UPDATE_GOLDEN") == "1"
-
-
-def deployment(stack: str, *overrides: str) -> Deployment:
-    entry = catalogue.load(stack)
-    return Deployment(
-        stack=entry,
-        settings=settings.load({**entry.settings, "workers": 2}, list(overrides), surroundings=False),
-        state=Path("/srv/state") / stack,
-        project=f"{stack}-0a1b2c",
-        root=Path("/srv/checkout"),
-        python="/srv/venv/bin/python",
-        images={service.image: f"mlflow-stacks/{service.image}:test" for service in SERVICES.values()},
-    )
 
 
 @pytest.mark.parametrize("engine", sorted(FRAMES))

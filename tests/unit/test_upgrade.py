@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from backups.sets import BackupSet
 from console import UserError
 from images import catalogue, lock
-from stacks import catalogue as stacks
-from stacks.definition import settings
 from stacks.state import environments
-from stacks.state.deployment import Deployment
+from stacks.state.opening import with_version
 from stacks.verbs.upgrade import Journal, Plan, choose, lost
+from tests.support.deployments import deployment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SOURCE, IDENTITY = "postgresql+psycopg2://mlflow@127.0.0.1:5557/mlflow", {"system": "7", "database": 5}
 FOUND: dict[str, Any] = {
@@ -46,12 +47,6 @@ def backup_set(folder: Path, created: str, revision: str = "old", **other: Any) 
     }
     manifest = {"created": created, "purpose": "backup", "mlflow_version": "3.15.1", "artifacts": None}
     return BackupSet(path, {**manifest, "database": database})
-
-
-def deployment(version: str, *overrides: str) -> Deployment:
-    entry = stacks.load("quickstart")
-    chosen = settings.load(entry.settings, list(overrides), surroundings=False)
-    return Deployment(entry, chosen, Path("/srv/quickstart"), "quickstart-0a1b2c", mlflow_version=version)
 
 
 def test_the_newest_set_that_a_version_knows_is_chosen(tmp_path: Path) -> None:
@@ -135,23 +130,23 @@ def test_versions_that_can_run_are_taken() -> None:
 
 
 def test_a_stack_goes_on_with_its_version_and_a_note(capsys: pytest.CaptureFixture[str]) -> None:
-    environments.settle(deployment("3.15.1"))
+    environments.settle(deployment("quickstart", version="3.15.1"))
     assert "stays on MLflow 3.15.1" in capsys.readouterr().err
-    environments.settle(deployment(environments.pinned()))
+    environments.settle(deployment("quickstart"))
     assert capsys.readouterr().err == ""
 
 
 def test_the_setting_does_not_change_the_version_of_a_stack_that_is_there() -> None:
     with pytest.raises(UserError, match="the setting 'mlflow_version' asks for") as refused:
-        environments.settle(deployment("3.15.1", "mlflow_version=3.17.2"))
+        environments.settle(deployment("quickstart", "mlflow_version=3.17.2", version="3.15.1"))
     assert "invoke upgrade --to=3.17.2 --stack=quickstart" in str(refused.value)
 
 
 def test_another_version_runs_in_an_environment_of_its_own() -> None:
-    one = deployment(environments.installed())
-    assert one.mlflow_python == one.python
-    other = replace(one, mlflow_version="3.15.1")
-    assert other.mlflow_python == "/srv/quickstart/mlflow/3.15.1/bin/python"
+    one = with_version(deployment("quickstart"), environments.installed())
+    assert one.mlflow_python == sys.executable
+    other = with_version(one, "3.15.1")
+    assert other.mlflow_python == "/srv/state/quickstart/mlflow/3.15.1/bin/python"
     assert other.python == one.python
 
 

@@ -1,0 +1,135 @@
+"""A deployment: a stack with its settings at its place on this machine. Pure data; `stacks.state.opening` reads it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stacks.definition.services import SERVICES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from stacks.catalogue import Stack
+    from stacks.definition.settings import Settings
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the state directory remembers of the last `up`; the default is that of a stack that never was.
+
+    Attributes:
+        stack: its name.
+        engine: that it was brought up on; empty where there was no `up`.
+        project: its name on this machine.
+        generation: how often its secrets were rotated.
+        mlflow_version: that it runs.
+        images: image reference by image name (compose engine).
+        secrets: names of the secrets made so far.
+        settings: those that are not the default, by name; none of them is secret.
+    """
+
+    stack: str = ""
+    engine: str = ""
+    project: str = ""
+    generation: int = 0
+    mlflow_version: str = ""
+    images: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GatewayInputs:
+    """What the gateway is given.
+
+    Attributes:
+        config: the text of gateway.yaml.
+        keys: provider keys by file name.
+    """
+
+    config: str
+    keys: Mapping[str, str] = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """Changes whenever gateway.yaml or a provider key does, and tells neither."""
+        digest = hashlib.sha256(self.config.encode())
+        for name, key in sorted(self.keys.items()):
+            digest.update(name.encode() + hashlib.sha256(key.encode()).digest()[:4])
+        return digest.hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What rendering and the engines work on.
+
+    Attributes:
+        stack: the entry of the catalogue.
+        settings: the merged settings; the secrets among them are taken out.
+        state: absolute path of this stack's state directory.
+        project: name that tells this stack of this checkout from every other on the machine.
+        root: absolute path of the checkout (processes of the host engine import from it).
+        python: the interpreter that the host engine runs.
+        mlflow_python: the one that finds this stack's MLflow (host engine).
+        mlflow_version: of the MLflow that this stack runs.
+        workers: worker processes of the tracking server.
+        socket: supervisord's control socket.
+        postgres_data: PostgreSQL's cluster on the host engine.
+        images: image reference by image name (compose engine).
+        given_secrets: secrets that the user gave through settings, by name of the secret.
+        generation: how often the secrets were rotated; counts one that was begun.
+        gateway: what its gateway is given, checked; None where it has none.
+        recorded: what the last `up` left to know, as it was when the deployment was opened.
+    """
+
+    stack: Stack
+    settings: Settings
+    state: Path
+    project: str
+    root: Path
+    python: str
+    mlflow_python: str
+    mlflow_version: str
+    workers: int
+    socket: Path
+    postgres_data: Path
+    images: Mapping[str, str] = field(default_factory=dict)
+    given_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    generation: int = 0
+    gateway: GatewayInputs | None = None
+    recorded: Record = field(default_factory=Record)
+
+    @property
+    def name(self) -> str:
+        """The stack's name."""
+        return self.stack.name
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The services that run with these settings, in start order; what an external store needs comes first."""
+        return services_of(self.stack, self.settings)
+
+    @property
+    def gateway_digest(self) -> str:
+        """See `GatewayInputs.digest`; empty where there is no gateway."""
+        return self.gateway.digest if self.gateway else ""
+
+    @property
+    def gateway_base_url(self) -> str | None:
+        """The base URL that an OpenAI client takes, where there is a gateway."""
+        if "gateway" in self.services:
+            return f"{SERVICES['gateway'].url(self.settings)}/v1"
+        return (
+            f"{SERVICES['mlflow'].url(self.settings)}/gateway/mlflow/v1"
+            if "gateway-sync" in self.services
+            else None
+        )
+
+
+def services_of(stack: Stack, settings: Settings) -> tuple[str, ...]:
+    """The services of a stack that run with some settings; see `Deployment.services`."""
+    wanted = [name for name in stack.services if SERVICES[name].wanted(settings, stack)]
+    return tuple(sorted(wanted, key=lambda name: not SERVICES[name].checks_external(settings)))

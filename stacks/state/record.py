@@ -1,0 +1,122 @@
+"""What a state directory remembers of its stack, who may change it at a time, and files that only their owner reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from console import UserError
+from files import file_lock, write_if_changed
+from stacks.definition.deployment import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from stacks.definition.deployment import Deployment
+
+RECORD = "stack.json"
+JOURNAL = "upgrade.json"  # of an upgrade that has not ended (stacks.verbs.upgrade)
+ROTATION = Path("secrets/rotation")  # new secrets that are not everywhere in use yet (stacks.verbs.rotation)
+
+
+def read(state: Path) -> Record:
+    """The record in a state directory; the default where there was no `up`.
+
+    Raises:
+        UserError: the record is not readable as JSON.
+    """
+    path = state / RECORD
+    try:
+        known = json.loads(path.read_text())
+        values = {field.name: known[field.name] for field in fields(Record) if field.name in known}
+        return Record(**{**values, "secrets": tuple(values.get("secrets", ()))})
+    except (FileNotFoundError, NotADirectoryError):
+        return Record()
+    except (ValueError, TypeError, OSError) as error:
+        raise UserError(
+            f"the record of the last up cannot be read: {error}",
+            f"it is {path}",
+            f"write it anew: mv {path} {path}.broken, then invoke up --stack={state.name}",
+        ) from None
+
+
+def remember(deployment: Deployment, engine: str, *, secrets: Iterable[str]) -> None:
+    """Write the record: engine, images, names of the secrets made so far, settings that are not the default."""
+    record = Record(
+        stack=deployment.name,
+        engine=engine,
+        project=deployment.project,
+        generation=deployment.generation,
+        mlflow_version=deployment.mlflow_version,
+        images=dict(deployment.images),
+        secrets=tuple(sorted({*secrets, *read(deployment.state).secrets})),
+        settings=deployment.settings.model_dump(
+            mode="json",
+            exclude_defaults=True,
+            exclude={"s3_access_key", "s3_secret_key", "mlflow_version"},
+        ),
+    )
+    write_private(deployment.state / RECORD, json.dumps(asdict(record), indent=2) + "\n")
+
+
+@contextmanager
+def locked(deployment: Deployment, purpose: str) -> Iterator[None]:
+    """Hold a stack's lock, so that two of us never change it at once; a killed holder leaves none.
+
+    Raises:
+        UserError: somebody else holds it (says who and since when) or has changed the stack since the deployment was
+            opened, the directory cannot be written, or an upgrade was cut off that `up` has to put back first.
+    """
+    state = deployment.state
+    make_private_dir(state)
+    if (state / JOURNAL).exists() and purpose not in {"up", "down", "upgrade"}:
+        raise UserError(
+            f"an upgrade of stack '{deployment.name}' was cut off",
+            f"put back what ran before it: invoke up --stack={deployment.name}",
+        )
+
+    def refusal(who: str) -> UserError:
+        return UserError(
+            f"stack '{deployment.name}' is being changed: its lock is {who}",
+            "wait for it to end, then type the same command again",
+        )
+
+    with file_lock(state / "lock", f"invoke {purpose}", refusal):
+        if read(state) != deployment.recorded:
+            raise UserError(
+                f"stack '{deployment.name}' was changed by another invoke in this moment",
+                "type the same command again",
+            )
+        yield
+
+
+def make_private_dir(path: Path) -> None:
+    """Make a directory (and its parents) that only its owner can enter.
+
+    Raises:
+        UserError: it cannot be made or written.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(13, "no write permission")
+    except OSError as error:
+        raise UserError(
+            f"the state directory {path} cannot be written: {error.strerror}",
+            f"give it to yourself: sudo chown -R {os.getuid()} {path}",
+            "or keep state elsewhere: invoke up --set state_dir=DIR",
+        ) from None
+
+
+def write_private(path: Path, text: str) -> bool:
+    """Replace a file in one step with one that only its owner can read.
+
+    Returns:
+        Whether its content changed (an unchanged file is left alone).
+    """
+    make_private_dir(path.parent)
+    return write_if_changed(path, text.encode(), 0o600)

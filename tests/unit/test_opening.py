@@ -1,0 +1,94 @@
+"""A deployment is opened once, whole: as its settings want it now, or as its last `up` left it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from console import UserError
+from stacks.definition.deployment import Record
+from stacks.definition.settings import PREFIX
+from stacks.state import inputs, record
+from stacks.state.opening import open_deployment, open_recorded, reopened
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG = "endpoints: []\n"
+
+
+@pytest.fixture(autouse=True)
+def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state directory of its own, and the gateway's inputs beside it."""
+    places = {"state_dir": "state", "gateway_config": "gateway.yaml", "gateway_keys": "keys"}
+    for name, place in places.items():
+        monkeypatch.setenv(f"{PREFIX}{name.upper()}", str(tmp_path / place))
+    return tmp_path / "state"
+
+
+def test_what_a_stack_was_brought_up_with_is_what_later_verbs_work_on(state_dir: Path) -> None:
+    first = open_deployment("local", ["port=6001"])
+    assert first.recorded == Record()
+    record.remember(first, "host", secrets=["pgpass"])
+    again = open_recorded("local")
+    assert again.settings == first.settings
+    assert again.recorded.engine == "host"
+    assert again.recorded.secrets == ("pgpass",)
+    assert (again.state, again.project) == (state_dir / "local", first.project)
+
+
+def test_a_mistake_in_gateway_yaml_is_found_when_a_stack_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text("endpoints:\n  - nome: chat\n")
+    with pytest.raises(UserError, match="unknown key"):
+        open_deployment("gateway")
+    assert open_deployment("local").gateway is None
+
+
+@pytest.mark.parametrize("name", ["gateway.yaml", "keys/openai"])
+def test_a_gateway_file_that_is_not_utf_8_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "keys").mkdir()
+    (tmp_path / name).write_bytes("endpoints: []".encode("utf-16"))
+    with pytest.raises(UserError, match=f"cannot read .*{name}: it is not UTF-8|gateway.yaml"):
+        open_deployment("gateway")
+
+
+def test_verbs_on_what_is_there_go_on_with_the_inputs_of_the_last_up(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "openai").write_text("first")
+    (tmp_path / "gateway.yaml").write_text(CONFIG)
+    first = open_deployment("gateway")
+    inputs.write(first, engine="host")
+    record.remember(first, "host", secrets=[])
+    (tmp_path / "gateway.yaml").write_text("this is no mapping")
+    (tmp_path / "keys" / "openai").write_text("second")
+    again = open_recorded("gateway")
+    assert again.gateway == first.gateway
+    assert again.gateway_digest == first.gateway_digest != ""
+
+
+def test_a_stack_that_was_changed_since_it_was_opened_is_not_touched() -> None:
+    deployment = open_deployment("local")
+    record.remember(deployment, "host", secrets=[])
+    with (
+        pytest.raises(UserError, match="was changed by another invoke"),
+        record.locked(deployment, "up"),
+    ):
+        pass
+    with record.locked(reopened(deployment), "up"):
+        pass
+
+
+def test_opening_again_takes_the_version_that_the_record_knows() -> None:
+    deployment = open_deployment("local")
+    record.remember(replace(deployment, mlflow_version="3.15.1"), "host", secrets=[])
+    assert reopened(deployment).mlflow_version == "3.15.1"
+    assert reopened(deployment).mlflow_python.endswith("/local/mlflow/3.15.1/bin/python")
+
+
+def test_a_record_that_cannot_be_read_is_answered_with_what_helps(state_dir: Path) -> None:
+    (state_dir / "local").mkdir(parents=True)
+    (state_dir / "local" / "stack.json").write_text("{")
+    with pytest.raises(UserError, match="the record of the last up cannot be read"):
+        open_recorded("local")
