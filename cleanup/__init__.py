@@ -7,8 +7,9 @@ destination. ``python -m cleanup`` is the whole dialogue.
 
 from __future__ import annotations
 
-from cleanup.execution import Report, execute
+from cleanup.execution import execute
 from cleanup.filters import Filters
 from cleanup.planning import Plan, plan
+from cleanup.report import Report
 
 __all__ = ["Filters", "Plan", "Report", "execute", "plan"]

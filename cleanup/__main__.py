@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from cleanup.execution import Report
     from cleanup.filters import Filters
     from cleanup.planning import Plan
+    from cleanup.report import Report
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -201,15 +201,7 @@ def run(arguments: argparse.Namespace) -> int:
         emit_json(as_json(plan, report, dry_run=False))
     if report.interrupted:
         return 130
-    return (
-        1
-        if report.left > sum(item.kind != "orphan_artifacts" for item in plan.skipped) and _failed(report)
-        else 0
-    )
-
-
-def _failed(report: Report) -> bool:
-    return any("cannot be deleted" in item.reason for item in report.skipped)
+    return 1 if report.failures else 0
 
 
 def _check_schema(engine: Engine) -> None:

@@ -11,8 +11,8 @@ from console import size as readable
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from cleanup.execution import Report
     from cleanup.planning import Plan
+    from cleanup.report import Report
 
 NAMES = {
     "run": "runs",

@@ -1,9 +1,9 @@
-"""Delete what a plan selected: artifacts first, then rows, batch by batch.
+"""Delete what a plan selected: rows and artifacts, batch by batch.
 
-Every batch is one transaction: lock the rows and check again that they are still selected, delete their
-artifacts, delete their rows, commit. A restore that comes first takes its run out of the batch; one that
-comes later waits for the commit and then finds nothing. A batch's artifacts are deleted while another
-batch's rows are.
+Every batch is one transaction: lock the rows and check again that they are still selected, delete them, delete their
+artifacts, commit. What the database refuses is refused before an object goes, and what the store refuses keeps its
+rows. A restore that comes first takes its run out of the batch; one that comes later waits for the commit and then
+finds nothing. A batch's artifacts are deleted while another batch's rows are.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, false, func, select, text
 from sqlalchemy.exc import DBAPIError
@@ -23,9 +22,16 @@ from artifacts import StoreError
 from artifacts.base import batches
 from cleanup import orphans
 from cleanup.indexes import drop_leftovers, missing, temporary_indexes
-from cleanup.locations import StrangeLocation
-from cleanup.objects import Removal, remove
-from cleanup.planning import SHOWN, Plan, Skipped, experiment_blocker, folders_of
+from cleanup.objects import Folders, Removal, remove
+from cleanup.planning import (
+    Plan,
+    experiment_obstacle,
+    folders_of,
+    owned_inside,
+    pointed_at,
+    read_alive,
+)
+from cleanup.report import Progress, Report
 from cleanup.schema import Statement, parameters
 from cleanup.selection import EXPERIMENT, MODEL, RUN, TRACE, Kind
 from console import UserError
@@ -41,36 +47,8 @@ POSTGRESQL_BATCH = 500  # at most: few things are spread over all workers
 SMALLEST_BATCH = 50
 ATTEMPTS = 4
 PATIENCE = 4  # batches that the store may refuse whole before the rest is not tried
-UNDELETABLE = "its artifacts cannot be deleted"
+Blockers = list[tuple[str, Any]]
 RETRIED = {"40001", "40P01"}  # serialization_failure, deadlock_detected (PostgreSQL manual, appendix A)
-
-
-class Progress(Protocol):
-    """Who is told what was done."""
-
-    def advance(self, *, kind: str, things: int, rows: int, objects: int, size: int) -> None:
-        """Take in what one batch did."""
-
-
-@dataclass
-class Report:
-    """What was done: `deleted` by kind, `rows` by table, `objects` and `bytes`; `skipped` names what stayed.
-
-    `unnamed` counts what stayed beyond those, `failures` what stayed because its artifacts could not be
-    deleted, `left` what the filters still select afterwards; `seconds` is how long it took.
-    """
-
-    deleted: Counter[str] = field(default_factory=Counter)
-    rows: Counter[str] = field(default_factory=Counter)
-    objects: int = 0
-    bytes: int = 0
-    skipped: list[Skipped] = field(default_factory=list)
-    unnamed: int = 0
-    notes: list[str] = field(default_factory=list)
-    failures: int = 0
-    left: int = 0
-    seconds: float = 0.0
-    interrupted: bool = False
 
 
 def _forbidden(reason: str) -> UserError:
@@ -93,6 +71,7 @@ class Execution:
         self._guard = threading.Lock()
         self._stop = threading.Event()
         self._refused = 0  # batches in a row of which the store gave up nothing
+        self._deferred = False
         self._sqlite = plan.schema.dialect == "sqlite"
 
     def run(self) -> Report:
@@ -103,6 +82,9 @@ class Execution:
         """
         started = time.monotonic()
         drop_leftovers(self._engine)
+        with self._engine.connect() as connection:  # the plan may have waited for its answer
+            self._plan.alive = read_alive(connection, self._plan.selection, self._plan.destination)
+            self._deferred = not self._sqlite and self._has_deferred(connection)
         try:
             self._retrying(self._check_rights)
             with temporary_indexes(self._engine, self._missing_indexes()):
@@ -206,42 +188,59 @@ class Execution:
             query = query.with_for_update(of=table)
         return list(connection.execute(query).scalars())
 
-    def _batch(self, kind: Kind, statements: list[Statement], ids: list[Any]) -> None:
+    def _has_deferred(self, connection: Connection) -> bool:
+        """Whether some constraint is only checked at the commit: too late, the objects are gone by then."""
+        query = "SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE condeferrable)"
+        return bool(connection.exec_driver_sql(query).scalar())
+
+    def _both(
+        self, connection: Connection, statements: list[Statement], owned: dict[Any, Folders]
+    ) -> tuple[Counter[str], Removal]:
+        """Delete the rows of some ids, then the artifacts, which keep the rows of what cannot be deleted."""
+        savepoint = connection.begin_nested()
+        rows = self._delete(connection, statements, list(owned))
+        if self._deferred:
+            connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+        folders = {name: kept for mine in owned.values() for name, kept in mine.items()}
+        removal = remove(self._plan.store, folders)
+        if removal.failed:
+            savepoint.rollback()
+            gone = [item for item, mine in owned.items() if not removal.failed.keys() & mine.keys()]
+            rows = self._delete(connection, statements, gone)
+        return rows, removal
+
+    def _batch(self, kind: Kind, statements: list[Statement], blockers: Blockers, ids: list[Any]) -> None:
         self._check()
         skipped: dict[Any, str] = {}
         with self._transaction() as connection:
             locked = self._lock(connection, kind, ids)
-            owners: dict[str, Any] = {}
+            skipped.update(pointed_at(connection, self._plan, blockers, locked))
+            owned: dict[Any, Folders] = {}
             for entity, uris in self._plan.selection.locations(connection, kind, locked).items():
-                found = folders_of(self._plan, entity, uris)
+                found = skipped.get(entity) or folders_of(self._plan, entity, uris)
                 if isinstance(found, str):
                     skipped[entity] = found
                 else:
-                    owners.update(dict.fromkeys(found, entity))
-            removal = remove(self._plan.store, list(owners))
-            for name, reason in removal.failed.items():
-                skipped[owners[name]] = f"{UNDELETABLE}: {reason}"
-            self._refused = self._refused + 1 if owners and len(removal.failed) == len(owners) else 0
-            going = [entity for entity in locked if entity not in skipped]
-            rows = self._delete(connection, statements, going)
-        self._done(kind.name, len(going), rows, removal, {kind.name: skipped})
+                    owned[entity] = found
+            rows, removal = self._both(connection, statements, owned)
+        refused: dict[Any, str] = {}
+        for entity, folders in owned.items():
+            for name in removal.failed.keys() & folders.keys():
+                refused[entity] = removal.failed[name]
+        self._refused = self._refused + 1 if owned and len(refused) == len(owned) else 0
+        self._done(kind.name, len(owned) - len(refused), rows, removal, skipped, refused)
 
     def _done(
-        self, kind: str, things: int, rows: Counter[str], removal: Removal, skipped: dict[str, dict[Any, str]]
+        self,
+        kind: str,
+        things: int,
+        rows: Counter[str],
+        removal: Removal,
+        skipped: dict[Any, str] | None = None,
+        refused: dict[Any, str] | None = None,
     ) -> None:
         with self._guard:
-            report = self._report
-            report.deleted[kind] += things
-            report.rows.update(rows)
-            report.objects += removal.objects
-            report.bytes += removal.bytes
-            for name, reasons in skipped.items():
-                for entity, reason in reasons.items():
-                    report.failures += reason.startswith(UNDELETABLE)
-                    if len(report.skipped) < SHOWN:
-                        report.skipped.append(Skipped(name, str(entity), reason))
-                    else:
-                        report.unnamed += 1
+            self._report.add(kind, things, rows, removal, skipped or {}, refused or {})
             if self._progress:
                 self._progress.advance(
                     kind=kind,
@@ -253,6 +252,7 @@ class Execution:
 
     def _all(self, kind: Kind) -> None:
         statements = self._plan.schema.closure(kind.table, kind.key)
+        blockers = self._plan.schema.blockers(statements, self._plan.filters.ignore_references)
         share = -(-self._plan.counts[kind.name] // WORKERS)
         size = SQLITE_BATCH if self._sqlite else min(max(share, SMALLEST_BATCH), POSTGRESQL_BATCH)
 
@@ -264,7 +264,7 @@ class Execution:
                     "rows stay as long as their artifacts do; run the same command again when it works",
                 )
             if not self._stop.is_set():
-                self._retrying(lambda: self._batch(kind, statements, ids))
+                self._retrying(lambda: self._batch(kind, statements, blockers, ids))
 
         if self._sqlite:
             with self._engine.connect() as reader:
@@ -291,27 +291,36 @@ class Execution:
 
     def _experiments(self) -> None:
         statements = self._plan.schema.closure("experiments", "experiment_id", without=("runs",))
+        blockers = self._plan.schema.blockers(statements, self._plan.filters.ignore_references)
         with self._engine.connect() as reader:
             for page in self._plan.selection.pages(reader, EXPERIMENT):
                 for experiment in page:
                     self._check()
-                    self._retrying(lambda number=experiment: self._experiment(number, statements))  # type: ignore[misc]
+                    self._retrying(
+                        lambda number=experiment: self._experiment(number, statements, blockers)  # type: ignore[misc]
+                    )
 
-    def _experiment(self, experiment: int, statements: list[Statement]) -> None:
+    def _experiment(self, experiment: int, statements: list[Statement], blockers: Blockers) -> None:
         """Delete one experiment without runs, with all that is in it, in one transaction."""
-        removal, rows, why = Removal(), Counter[str](), None
+        plan, removal, rows, why = self._plan, Removal(), Counter[str](), None
         with self._transaction() as connection:
             if not self._lock(connection, EXPERIMENT, [experiment]):
                 return
-            why = self._run_inside(connection, experiment) or experiment_blocker(
-                connection, self._plan, experiment
+            why = (
+                self._run_inside(connection, experiment)
+                or pointed_at(connection, plan, blockers, [experiment]).get(experiment)
+                or experiment_obstacle(connection, plan, experiment)
             )
-            if why is None:
-                removal, why = self._experiment_artifacts(connection, experiment)
-            if why is None:
-                rows = self._delete(connection, statements, [experiment])
-        things = rows["experiments"]
-        self._done("experiment", things, rows, removal, {"experiment": {experiment: why} if why else {}})
+            owned = why or owned_inside(connection, plan, experiment)
+            if isinstance(owned, str):
+                why = owned
+            else:
+                rows, removal = self._both(connection, statements, {experiment: owned})
+        refused = dict.fromkeys(
+            [experiment] if removal.failed else [], next(iter(removal.failed.values()), "")
+        )
+        skipped = {experiment: why} if why else {}
+        self._done("experiment", rows["experiments"], rows, removal, skipped, refused)
         for kind in (MODEL, TRACE):
             self._report.deleted[kind.name] += rows[kind.table]
 
@@ -325,41 +334,6 @@ class Execution:
             return f"run {row[0]} in it is not deleted: delete or move that run first"
         return f"run {row[0]} in it stays"
 
-    def _experiment_artifacts(self, connection: Connection, experiment: int) -> tuple[Removal, str | None]:
-        """Delete the experiment's folder, and what models and traces in it have elsewhere."""
-        plan = self._plan
-        uris = plan.selection.locations(connection, EXPERIMENT, [experiment])[experiment]
-        whole = ""
-        try:
-            for uri in uris:
-                key = plan.destination.key(uri)
-                if key.rpartition("/")[2] == str(experiment):
-                    whole = key + "/"
-        except StrangeLocation as strange:
-            return Removal(), str(strange)
-        total = remove(plan.store, [whole]) if whole else Removal()
-        for kind in (MODEL, TRACE):
-            table = plan.selection.table(kind)
-            if table is None or total.failed:
-                continue
-            inside = select(table.c[kind.key]).where(table.c.experiment_id == experiment)
-            for ids in (
-                connection.execute(inside.execution_options(yield_per=1000)).scalars().partitions(1000)
-            ):
-                folders: list[str] = []
-                for entity, places in plan.selection.locations(connection, kind, list(ids)).items():
-                    found = folders_of(plan, entity, places)
-                    if isinstance(found, str):
-                        return total, f"{kind.name} {entity} in it stays: {found}"
-                    folders += [name for name in found if not (whole and name.startswith(whole))]
-                more = remove(plan.store, folders)
-                total = Removal(
-                    total.objects + more.objects, total.bytes + more.bytes, total.failed | more.failed
-                )
-        if total.failed:
-            return total, f"{UNDELETABLE}: {next(iter(total.failed.values()))}"
-        return total, None
-
     def _orphans(self) -> None:
         plan = self._plan
         self._check()
@@ -367,14 +341,14 @@ class Execution:
         def rows() -> None:
             with self._transaction() as connection:
                 mended, deleted = orphans.delete_rows(connection, plan.selection)
-            self._done("orphan_rows", mended, deleted, Removal(), {})
+            self._done("orphan_rows", mended, deleted, Removal())
 
         self._retrying(rows)
         held: list[orphans.Folder] = []
         unowned = orphans.Unowned()
         try:
             with self._engine.connect() as connection:
-                for unowned, found in orphans.find(connection, plan.selection, plan.store, plan.protected):
+                for unowned, found in orphans.find(connection, plan.selection, plan.store, plan.alive):
                     held += found
                     if held and (unowned.owned or plan.filters.foreign_orphans):
                         self._remove_orphans(held)
@@ -388,15 +362,9 @@ class Execution:
 
     def _remove_orphans(self, folders: list[orphans.Folder]) -> None:
         self._check()
-        removal = remove(self._plan.store, [folder.name for folder in folders])
-        skipped = {name: f"{UNDELETABLE}: {reason}" for name, reason in removal.failed.items()}
-        self._done(
-            "orphan_artifacts",
-            len(folders) - len(skipped),
-            Counter(),
-            removal,
-            {"orphan_artifacts": skipped},
-        )
+        removal = remove(self._plan.store, {folder.name: () for folder in folders})
+        gone = len(folders) - len(removal.failed)
+        self._done("orphan_artifacts", gone, Counter(), removal, refused=dict(removal.failed))
 
     def _missing_indexes(self) -> list[tuple[str, str]]:
         plan = self._plan

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 import re
-from bisect import bisect_left
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
-
-from sqlalchemy import select
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from artifacts.base import is_safe_key, without_password
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from sqlalchemy import Connection
-
-    from cleanup.schema import Schema
+    from collections.abc import Iterable
 
 # What the tracking server puts before the path of a proxied artifact
 # (mlflow.store.artifact.mlflow_artifacts_repo.MlflowArtifactsRepository.resolve_uri).
@@ -85,6 +79,61 @@ class Destination:
                 return self._checked(below, uri)
         raise StrangeLocation(f"'{uri}' is not in the artifact destination")
 
+    def places(self, uri: str, workspaces: Iterable[str] = ()) -> set[str]:
+        """Return every key below the destination that an artifact URI may name, however oddly it is written.
+
+        For what must stay, as `key` is for what may go: doubled slashes, ``..``, quoted characters, links, relative
+        paths and what lies above the destination (the empty key: all of it) are read in every way that some client
+        may read them. Empty where the URI can only name something elsewhere.
+
+        Args:
+            uri: an artifact location.
+            workspaces: those of the server, which puts ``workspaces/NAME/`` before a proxied path that lacks it
+                (mlflow.server.handlers, _get_workspace_scoped_repo_path_if_enabled).
+        """
+        try:
+            parts = urlsplit(uri)
+        except ValueError:  # "//[": a path, if anything
+            parts = SplitResult("", "", uri, "", "")
+        paths = {parts.path, unquote(parts.path)}
+        if parts.scheme in {"mlflow-artifacts", "http", "https"}:
+            return self._proxied(parts.scheme, paths, workspaces)
+        if not self._local:
+            same = (re.sub(r"^s3[an]$", "s3", parts.scheme), parts.netloc) == (self._scheme, self._host)
+            return self._below(paths, self._roots) if same else set()
+        if parts.scheme not in {"", "file"}:
+            return set()
+        paths |= set() if parts.scheme else {uri}
+        names = {posixpath.basename(root) for root in self._roots}
+        # MLflow up to 2 wrote ./mlruns/0, for a server that ran beside that folder
+        relative = {posixpath.normpath(path).partition("/") for path in paths if not path.startswith("/")}
+        absolute = {os.path.abspath(path) for path in paths}  # noqa: PTH100 (a path that is resolved is another)
+        absolute |= {os.path.realpath(path) for path in absolute}
+        return {rest for first, _, rest in relative if first in names} | self._below(absolute, self._roots)
+
+    def _proxied(self, scheme: str, paths: set[str], workspaces: Iterable[str]) -> set[str]:
+        if not all(PROXY_ROOT in path for path in paths):
+            if scheme != "mlflow-artifacts":
+                return set()
+        else:
+            paths = {path.partition(PROXY_ROOT)[2] for path in paths}
+        others = [name for name in workspaces if name and name != "default"]
+        paths |= {f"/workspaces/{name}/{path.lstrip('/')}" for name in others for path in paths}
+        return self._below(paths, {"/"})
+
+    @staticmethod
+    def _below(paths: set[str], roots: set[str]) -> set[str]:
+        found = set()
+        for path in paths:
+            for form in (f"/{path.strip('/')}", posixpath.normpath(f"/{path.lstrip('/')}")):
+                for root in roots:
+                    top = root.rstrip("/") + "/"
+                    if f"{form}/".startswith(top):
+                        found.add(f"{form}/"[len(top) :].rstrip("/"))
+                    elif top.startswith(form.rstrip("/") + "/"):
+                        found.add("")
+        return found
+
     @staticmethod
     def _checked(key: str, uri: str) -> str:
         key = key.rstrip("/")
@@ -108,77 +157,3 @@ class Destination:
         if own != entity or last != "artifacts" or any(ENTITY.fullmatch(part) for part in before):
             raise StrangeLocation(f"'{uri}' is not a folder of its own in MLflow's layout")
         return key.removesuffix("/artifacts") + "/"
-
-
-class Protected:
-    """What must stay although its owner was deleted: files and ids that others refer to."""
-
-    def __init__(self) -> None:
-        self._ids: dict[str, str] = {}
-        self._keys: list[tuple[str, str]] = []
-
-    def reason(self, entity: str, *folders: str) -> str | None:
-        """Return why an id, or the folders it owns, must stay, or None."""
-        if entity in self._ids:
-            return self._ids[entity]
-        return next((why for folder in folders if (why := self.inside(folder))), None)
-
-    def inside(self, folder: str) -> str | None:
-        """Return why something inside the folder must stay, or None."""
-        at = bisect_left(self._keys, (folder, ""))
-        if at < len(self._keys) and self._keys[at][0].startswith(folder):
-            return self._keys[at][1]
-        return None
-
-    @classmethod
-    def read(
-        cls, connection: Connection, schema: Schema, destination: Destination, *, force_registered: bool
-    ) -> Protected:
-        """Read it from the database.
-
-        Registered model versions name what they need in three ways: `run_id`, an id or a path in `source`,
-        and a path in `storage_location` (mlflow.store.model_registry.sqlalchemy_store.create_model_version).
-
-        Args:
-            connection: to the database.
-            schema: its schema.
-            destination: the artifact destination.
-            force_registered: registered model versions protect nothing.
-        """
-        found = cls()
-        if not force_registered and "model_versions" in schema.tables:
-            for why, run, locations in _model_versions(connection, schema):
-                if run:
-                    found._ids[run] = why
-                for location in locations:
-                    found._ids.update(dict.fromkeys(ENTITY.findall(location), why))
-                    found._add(destination, location, why)
-        for table, key, column in (
-            ("runs", "run_uuid", "artifact_uri"),
-            ("logged_models", "model_id", "artifact_location"),
-        ):
-            if not schema.has(table, key, column):
-                continue
-            owner = schema.tables[table]
-            # in nobody's own folder: whoever owns the folder must not take these files along
-            strange = select(owner.c[key], owner.c[column]).where(
-                owner.c[column].not_like("%" + owner.c[key] + "/artifacts")
-            )
-            for entity, location in connection.execute(strange):
-                found._add(destination, location, f"the artifacts of {entity} lie inside")
-        found._keys.sort()
-        return found
-
-    def _add(self, destination: Destination, location: str, why: str) -> None:
-        with suppress(StrangeLocation):  # lies elsewhere: nothing of it is in danger
-            self._keys.append((destination.key(location) + "/", why))
-
-
-def _model_versions(connection: Connection, schema: Schema) -> Iterator[tuple[str, str | None, list[str]]]:
-    versions = schema.tables["model_versions"]
-    columns = [versions.c[name] for name in ("run_id", "source", "storage_location") if name in versions.c]
-    query = select(versions.c.name, versions.c.version, *columns).where(
-        versions.c.current_stage.is_distinct_from("Deleted_Internal")
-    )
-    for name, version, run, *locations in connection.execute(query.execution_options(yield_per=1000)):
-        yield f"registered model version {name}/{version} needs it", run, [item for item in locations if item]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -10,11 +11,16 @@ from typing import TYPE_CHECKING
 from artifacts import Store, StoredObject, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
 FLUSH = 8_000  # objects that are held in memory before they are deleted
 THREADS = 8
 WORTH_A_RANGE = 20  # folders side by side from which on one listing is cheaper than one a folder
+# Of a folder .../<id>/ only this is the entity's: a file store keeps its own files beside it.
+OWNED = "artifacts/"
+
+# What may be deleted: folders, each with the keys inside it that are not to be touched, with all below them.
+Folders = Mapping[str, tuple[str, ...]]
 
 
 @dataclass
@@ -26,8 +32,19 @@ class Removal:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def objects_in(store: Store, folders: list[str]) -> Iterator[tuple[str, StoredObject | str]]:
-    """Yield the objects in each folder as ``(folder, object)``; a folder that fails as ``(folder, reason)``.
+def objects_in(store: Store, folders: Folders) -> Iterator[tuple[str, StoredObject | str]]:
+    """Yield the objects owned in each folder as ``(folder, object)``; a folder that fails as ``(folder, reason)``."""
+    for name, found in _objects_in(store, folders):
+        if isinstance(found, str) or _owned(found.key, name, folders[name]):
+            yield name, found
+
+
+def _owned(key: str, folder: str, kept: tuple[str, ...]) -> bool:
+    return key.startswith(folder + OWNED) and not any(f"{key}/".startswith(f"{place}/") for place in kept)
+
+
+def _objects_in(store: Store, folders: Iterable[str]) -> Iterator[tuple[str, StoredObject | str]]:
+    """Yield whatever is in the folders.
 
     On a sorted store, folders that lie side by side are listed as one range of keys, as long as that does
     not mean reading through many more objects than it finds.
@@ -100,8 +117,8 @@ def _range(
     return [name for name in siblings if name >= current]
 
 
-def remove(store: Store, folders: list[str]) -> Removal:
-    """Delete every object in the folders.
+def remove(store: Store, folders: Folders) -> Removal:
+    """Delete every object that is owned in the folders.
 
     Returns:
         What went. A folder of which something could not be listed or deleted is in `failed`; its other

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, delete, func, select, update
 
 from artifacts.base import batches
 from cleanup.filters import parse_age
-from cleanup.locations import ENTITY, MODEL_ID, RUN_ID, TRACE_ID, Protected
+from cleanup.locations import ENTITY, MODEL_ID, RUN_ID, TRACE_ID
+from cleanup.objects import OWNED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
 
     from artifacts import Store
+    from cleanup.alive import Alive
     from cleanup.schema import Edge, Schema
     from cleanup.selection import Selection
 
@@ -27,13 +31,14 @@ if TYPE_CHECKING:
 # (mlflow.store.tracking.sqlalchemy_workspace_store).
 LAYOUT = re.compile(
     rf"(?:workspaces/[^/]+/)?\d+/"
-    rf"(?:(?P<run>{RUN_ID})|models/(?P<model>{MODEL_ID})|traces/(?P<trace>{TRACE_ID}|{RUN_ID}))/artifacts/"
+    rf"(?:(?P<run>{RUN_ID})|models/(?P<model>{MODEL_ID})|traces/(?P<trace>{TRACE_ID}|{RUN_ID}))/"
 )
 # Two servers may share a bucket, and to either all of the other's artifacts look like orphans.
 FOREIGN = (
     "{count} folders belong to nothing in this database, and no folder in the destination does: "
     "is it another server's? They stay; --foreign-orphans deletes them"
 )
+STRANGE = "not in the layout that MLflow writes"
 OWNERS = (("runs", "run_uuid"), ("logged_models", "model_id"), ("trace_info", "request_id"))
 
 
@@ -104,6 +109,7 @@ class Folder:
     objects: int = 0
     bytes: int = 0
     newest: float | None = 0.0
+    strange: bool = False  # it holds more than artifacts
 
 
 @dataclass
@@ -137,13 +143,15 @@ def _folders(store: Store, unowned: Unowned, unknown: dict[str, set[str]]) -> It
                 if len(unknown) < 1000:
                     continue
                 ids = []
-            unowned.leave("not in the layout that MLflow writes", item.key)
+            unowned.leave(STRANGE, item.key)
             continue
-        name = match[0].removesuffix("artifacts/")
-        if current is None or current.name != name:
+        if current is None or current.name != match[0]:
             if current:
                 yield current
-            current = Folder(name, match["run"] or match["model"] or match["trace"])
+            current = Folder(match[0], match["run"] or match["model"] or match["trace"])
+        if not item.key.startswith(match[0] + OWNED):
+            current.strange = True
+            continue
         current.objects += 1
         current.bytes += item.size
         if item.modified is None:
@@ -152,6 +160,27 @@ def _folders(store: Store, unowned: Unowned, unknown: dict[str, set[str]]) -> It
             current.newest = max(current.newest, item.modified)
     if current:
         yield current
+
+
+class FileStore:
+    """Tells what belongs to MLflow's file store, which keeps a meta.yaml in each experiment's folder and each run's."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, bool] = {}
+
+    def holds(self, folder: str) -> bool:
+        """Whether one of the folders above lies in a file store."""
+        above = folder.rstrip("/").rpartition("/")[0]
+        if not above:
+            return False
+        if above not in self._known:
+            self._known[above] = self._is_there(f"{above}/meta.yaml") or self.holds(above)
+        return self._known[above]
+
+    def _is_there(self, key: str) -> bool:
+        with TemporaryDirectory() as name:
+            return self._store.fetch(key, Path(name) / "meta.yaml") is not None
 
 
 def known_ids(connection: Connection, schema: Schema, ids: Iterable[str]) -> set[str]:
@@ -166,14 +195,30 @@ def known_ids(connection: Connection, schema: Schema, ids: Iterable[str]) -> set
     return found
 
 
+def _stays(folder: Folder, alive: Alive, files: FileStore, selection: Selection) -> str | None:
+    """Return why a folder stays that nobody in the database owns, or None."""
+    if why := alive.reason(folder.entity, folder.name):
+        return why
+    if alive.kept(folder.entity, folder.name):
+        return "others have their artifacts inside"
+    if folder.newest is None:
+        return "the store tells no age"
+    grace = selection.filters.orphan_grace
+    if folder.newest >= selection.now - parse_age(grace):
+        return f"younger than {grace}"
+    if folder.strange:
+        return STRANGE
+    return "of a file store: there is a meta.yaml above" if files.holds(folder.name) else None
+
+
 def find(
-    connection: Connection, selection: Selection, store: Store, protected: Protected
+    connection: Connection, selection: Selection, store: Store, alive: Alive
 ) -> Iterator[tuple[Unowned, list[Folder]]]:
     """Walk through the destination; yield the findings so far with each batch of orphaned folders.
 
     The last batch may be empty. Only what is yielded may be deleted, and only right away.
     """
-    newest = selection.now - parse_age(selection.filters.orphan_grace)
+    files = FileStore(store)
     unowned = Unowned()
     unknown: dict[str, set[str]] = {}
     for group in batches(_folders(store, unowned, unknown), 500):
@@ -182,12 +227,8 @@ def find(
         for folder in group:
             if folder.entity in owned:
                 unowned.owned += 1
-            elif why := protected.reason(folder.entity, folder.name):
+            elif why := _stays(folder, alive, files, selection):
                 unowned.leave(why, folder.name)
-            elif folder.newest is None:
-                unowned.leave("the store tells no age", folder.name)
-            elif folder.newest >= newest:
-                unowned.leave(f"younger than {selection.filters.orphan_grace}", folder.name)
             else:
                 orphans.append(folder)
         yield unowned, orphans
@@ -197,5 +238,5 @@ def find(
             if entity in owned:
                 unowned.owned += 1
             else:
-                unowned.leave("not in the layout that MLflow writes", key)
+                unowned.leave(STRANGE, key)
     yield unowned, []

@@ -11,8 +11,9 @@ from sqlalchemy import exists, func, select
 from artifacts import Store, StoreError, open_store
 from artifacts.base import batches
 from cleanup import orphans, schema
-from cleanup.locations import ENTITY, Destination, Protected, StrangeLocation
-from cleanup.objects import objects_in
+from cleanup.alive import Alive
+from cleanup.locations import Destination, StrangeLocation
+from cleanup.objects import Folders, objects_in
 from cleanup.schema import parameters
 from cleanup.selection import DELETED, EXPERIMENT, MODEL, RUN, TRACE, Kind, Selection
 from console import UserError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from cleanup.schema import Schema
 
 BATCH = 500
+INSIDE = 5000  # locations that are asked for at once
 SHOWN = 1000  # how many skipped things are named; all are counted
 
 
@@ -49,7 +51,7 @@ class Plan:
     destination: Destination
     schema: Schema
     selection: Selection
-    protected: Protected
+    alive: Alive
     counted: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
@@ -94,11 +96,10 @@ def plan(engine: Engine, destination: str, filters: Filters, *, count: bool = Tr
     found = schema.read(engine)
     found.check_references(filters.ignore_references)
     selection = Selection(found, filters)
-    place = Destination(destination)
     with engine.connect() as connection:
         selection.check_ids(connection)
-        protected = Protected.read(connection, found, place, force_registered=filters.force_registered)
-        result = Plan(engine, store, place, found, selection, protected)
+        place = Destination(destination)
+        result = Plan(engine, store, place, found, selection, read_alive(connection, selection, place))
         for kind in (RUN, MODEL, TRACE, EXPERIMENT):
             result.counts[kind.name] = selection.count(connection, kind)
             if not filters.include_undated:
@@ -110,15 +111,40 @@ def plan(engine: Engine, destination: str, filters: Filters, *, count: bool = Tr
     return result
 
 
-def folders_of(result: Plan, entity: object, uris: list[str]) -> list[str] | str:
-    """Return the folders of one thing, or why it must stay."""
-    try:
-        folders = [result.destination.folder(str(entity), uri) for uri in uris]
-    except StrangeLocation as strange:
-        return str(strange)
-    if why := result.protected.reason(str(entity), *folders):
-        return why
-    return folders
+def read_alive(connection: Connection, selection: Selection, destination: Destination) -> Alive:
+    """Return the places that must stay."""
+    found = Alive.read(connection, selection, destination)
+    if not selection.filters.force_registered:
+        found.read_versions(connection, selection.schema, destination)
+    return found
+
+
+def folders_of(result: Plan, entity: object, uris: list[str]) -> Folders | str:
+    """Return the folders of one thing with what must stay in them, or why all of it must stay."""
+    owned: dict[str, tuple[str, ...]] = {}
+    for uri in uris:
+        try:
+            folder = result.destination.folder(str(entity), uri)
+        except StrangeLocation as strange:
+            return str(strange)
+        if why := result.alive.reason(str(entity), folder):
+            return why
+        owned[folder] = result.alive.kept(str(entity), folder)
+    return owned
+
+
+def pointed_at(
+    connection: Connection, result: Plan, blockers: list[tuple[str, Any]], ids: list[Any]
+) -> dict[Any, str]:
+    """Return which of the ids must stay because a row of a table that is not MLflow's points at them, and why."""
+    found: dict[Any, str] = {}
+    dialect = result.schema.dialect
+    for name, query in blockers:
+        if ids and connection.execute(query, parameters(dialect, ids)).first():
+            for item in ids:
+                if connection.execute(query, parameters(dialect, [item])).first():
+                    found.setdefault(item, f"a row in {name} refers to it, which is no table of MLflow's")
+    return found
 
 
 def experiment_obstacle(connection: Connection, result: Plan, experiment: int) -> str | None:
@@ -150,40 +176,53 @@ def _skip(result: Plan, kind: Kind, entity: object, reason: str) -> None:
 
 def _count(result: Plan, connection: Connection) -> None:
     for kind in (RUN, MODEL, TRACE):
-        table = result.selection.table(kind)
-        if table is None:
-            continue
-        queries = result.schema.counts(result.schema.closure(kind.table, kind.key))
-        for page in result.selection.pages(connection, kind):
-            for ids in batches(page, BATCH):
-                going = []
-                folders = []
-                for entity, uris in result.selection.locations(connection, kind, ids).items():
-                    found = folders_of(result, entity, uris)
-                    if isinstance(found, str):
-                        _skip(result, kind, entity, found)
-                        continue
-                    going.append(entity)
-                    folders += found
-                _count_rows(result, connection, queries, going)
-                _count_objects(result, folders)
-    queries = result.schema.counts(result.schema.closure("experiments", "experiment_id", without=("runs",)))
-    for page in result.selection.pages(connection, EXPERIMENT):
-        for experiment in page:
-            why = _experiment_stays(result, connection, experiment)
-            if why:
-                _skip(result, EXPERIMENT, experiment, why)
-                continue
-            rows = _count_rows(result, connection, queries, [experiment])
-            for kind in (MODEL, TRACE):
-                counted = _selected_inside(result, connection, kind, experiment)
-                result.counts[kind.name] += rows[kind.table] - counted
-            _count_experiment_objects(result, connection, experiment)
+        if result.selection.table(kind) is not None:
+            _count_kind(result, connection, kind)
+    _count_experiments(result, connection)
     if "orphans" in result.filters.kinds:
         result.orphan_rows = orphans.count_rows(connection, result.selection)
         connection.rollback()
         _count_orphans(result, connection)
     result.counted = True
+
+
+def _count_kind(result: Plan, connection: Connection, kind: Kind) -> None:
+    statements = result.schema.closure(kind.table, kind.key)
+    queries = result.schema.counts(statements)
+    blockers = result.schema.blockers(statements, result.filters.ignore_references)
+    for page in result.selection.pages(connection, kind):
+        for ids in batches(page, BATCH):
+            going = []
+            folders: dict[str, tuple[str, ...]] = {}
+            pointed = pointed_at(connection, result, blockers, ids)
+            for entity, uris in result.selection.locations(connection, kind, ids).items():
+                found = pointed.get(entity) or folders_of(result, entity, uris)
+                if isinstance(found, str):
+                    _skip(result, kind, entity, found)
+                    continue
+                going.append(entity)
+                folders.update(found)
+            _count_rows(result, connection, queries, going)
+            _count_objects(result, folders)
+
+
+def _count_experiments(result: Plan, connection: Connection) -> None:
+    statements = result.schema.closure("experiments", "experiment_id", without=("runs",))
+    queries = result.schema.counts(statements)
+    blockers = result.schema.blockers(statements, result.filters.ignore_references)
+    for page in result.selection.pages(connection, EXPERIMENT):
+        for experiment in page:
+            pointed = pointed_at(connection, result, blockers, [experiment])
+            why = pointed.get(experiment) or _experiment_stays(result, connection, experiment)
+            owned = why or owned_inside(connection, result, experiment, counted=True)
+            if isinstance(owned, str):
+                _skip(result, EXPERIMENT, experiment, owned)
+                continue
+            rows = _count_rows(result, connection, queries, [experiment])
+            for kind in (MODEL, TRACE):
+                counted = _selected_inside(result, connection, kind, experiment)
+                result.counts[kind.name] += rows[kind.table] - counted
+            _count_objects(result, owned)
 
 
 def _experiment_stays(result: Plan, connection: Connection, experiment: int) -> str | None:
@@ -200,37 +239,42 @@ def _experiment_stays(result: Plan, connection: Connection, experiment: int) -> 
     ]
     if kept:
         return f"run {kept[0]} in it stays"
-    rest = select(runs.c.run_uuid).where(runs.c.experiment_id == experiment, ~result.selection.condition(RUN))
+    rest = select(runs.c.run_uuid).where(runs.c.experiment_id == experiment, result.selection.others(RUN))
     if name := connection.execute(rest.limit(1)).scalar():
         return f"run {name} in it is not selected"
-    return experiment_blocker(connection, result, experiment)
+    return experiment_obstacle(connection, result, experiment)
 
 
-def experiment_blocker(connection: Connection, result: Plan, experiment: int) -> str | None:
-    """Return why an experiment without runs must stay: what its models and others need of it."""
-    if why := experiment_obstacle(connection, result, experiment):
-        return why
-    experiments = result.schema.tables["experiments"]
-    uri = connection.execute(
-        select(experiments.c.artifact_location).where(experiments.c.experiment_id == experiment)
-    ).scalar()
-    if uri:
-        try:
-            key = result.destination.key(uri)
-        except StrangeLocation as strange:
-            return str(strange)
-        if why := result.protected.inside(key + "/"):
-            return why
-    models = result.selection.table(MODEL)
-    if models is not None:
-        query = select(models.c.model_id, models.c.artifact_location).where(
-            models.c.experiment_id == experiment
-        )
-        for model, location in connection.execute(query.execution_options(yield_per=1000)):
-            found = folders_of(result, model, [location] if location else [])
-            if isinstance(found, str):
-                return f"logged model {model} in it stays: {found}"
-    return None
+def owned_inside(
+    connection: Connection, result: Plan, experiment: int, *, counted: bool = False
+) -> Folders | str:
+    """Return the folders of all logged models and traces in an experiment, or why one of them must stay.
+
+    The experiment's own folder is nobody's: only what these own in it, or elsewhere, goes with it.
+
+    Args:
+        connection: to the database.
+        result: the plan.
+        experiment: its id.
+        counted: leave out what is selected by itself, for it is counted already.
+    """
+    owned: dict[str, tuple[str, ...]] = {}
+    for kind in (MODEL, TRACE):
+        table = result.selection.table(kind)
+        if table is None:
+            continue
+        fresh = result.selection.others(kind)
+        inside = select(table.c[kind.key], fresh).where(table.c.experiment_id == experiment)
+        for rows in batches(connection.execute(inside).all(), INSIDE):
+            new = {row[0] for row in rows if row[1] or not counted}
+            places = result.selection.locations(connection, kind, [row[0] for row in rows])
+            for entity, uris in places.items():
+                found = folders_of(result, entity, uris)
+                if isinstance(found, str):
+                    return f"{kind.name.replace('_', ' ')} {entity} in it stays: {found}"
+                if entity in new:
+                    owned.update(found)
+    return owned
 
 
 def _count_rows(
@@ -245,7 +289,7 @@ def _count_rows(
     return found
 
 
-def _count_objects(result: Plan, folders: list[str]) -> None:
+def _count_objects(result: Plan, folders: Folders) -> None:
     for _, found in objects_in(result.store, folders):
         if isinstance(found, str):
             note = f"the plan could not list everything: {found}"
@@ -266,29 +310,10 @@ def _selected_inside(result: Plan, connection: Connection, kind: Kind, experimen
     return int(connection.execute(inside).scalar_one())
 
 
-def _count_experiment_objects(result: Plan, connection: Connection, experiment: int) -> None:
-    """Count the objects in an experiment's folder but those of runs and models that are counted already."""
-    locations = result.selection.locations(connection, EXPERIMENT, [experiment])[experiment]
-    for folder in (result.destination.key(uri) for uri in locations):
-        if folder.rpartition("/")[2] != str(experiment):
-            continue
-        for group in batches(objects_in(result.store, [folder + "/"]), 1000):
-            owners = [ENTITY.findall(found.key) for _, found in group if not isinstance(found, str)]
-            ids = {names[0] for names in owners if names}
-            counted = result.selection.selected_ids(connection, ids)
-            for _, found in group:
-                if isinstance(found, str):
-                    continue
-                names = ENTITY.findall(found.key)
-                if not (names and names[0] in counted):
-                    result.objects += 1
-                    result.bytes += found.size
-
-
 def _count_orphans(result: Plan, connection: Connection) -> None:
     folders = objects = size = owned = 0
     try:
-        for unowned, found in orphans.find(connection, result.selection, result.store, result.protected):
+        for unowned, found in orphans.find(connection, result.selection, result.store, result.alive):
             result.left, result.examples, owned = unowned.left, unowned.examples, unowned.owned
             folders += len(found)
             objects += sum(item.objects for item in found)

@@ -36,6 +36,7 @@ from sqlalchemy import (
 
 from cleanup.references import REFERENCES, SUSPICIOUS_COLUMNS, Action, Reference
 from console import UserError
+from database.tables import is_mlflow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -59,7 +60,7 @@ class Edge:
     @property
     def name(self) -> str:
         """``table.column`` for messages and reports."""
-        return f"{self.child.name}.{','.join(self.columns)}"
+        return f"{self.child.fullname}.{','.join(self.columns)}"
 
     def condition(self) -> ColumnElement[bool]:
         """Return what makes a row of the child this kind of reference, apart from its value."""
@@ -125,30 +126,40 @@ def _identity(statement: Statement) -> tuple[str, str]:
     return str(compiled), repr(sorted(compiled.params.items()))
 
 
+def _ours(table: Table) -> bool:
+    return table.schema is None and is_mlflow(table.name)
+
+
 def _is_text(column: ColumnElement[Any]) -> bool:
     return isinstance(column.type, String) or column.type._type_affinity is String
 
 
 def _suspicious(tables: Iterable[Table], edges: Collection[Edge]) -> list[str]:
-    known = {(edge.child.name, column) for edge in edges for column in edge.columns}
+    known = {(edge.child.fullname, column) for edge in edges for column in edge.columns}
     known |= {(reference.table, reference.column) for reference in REFERENCES}
     roots = {("runs", "run_uuid"), ("experiments", "experiment_id"), ("trace_info", "request_id")}
     roots |= {("logged_models", "model_id"), ("datasets", "dataset_uuid"), ("inputs", "input_uuid")}
     return sorted(
-        f"{table.name}.{column.name}"
+        f"{table.fullname}.{column.name}"
         for table in tables
         for column in table.columns
-        if column.name in SUSPICIOUS_COLUMNS and (table.name, column.name) not in known | roots
+        if column.name in SUSPICIOUS_COLUMNS and (table.fullname, column.name) not in known | roots
     )
 
 
 class Schema:
-    """Tables and references of one database, as it is now."""
+    """Tables and references of one database, as it is now.
+
+    `edges` are the references between MLflow's own tables, `foreign` those that other tables have to them: from
+    those tables nothing is ever deleted.
+    """
 
     def __init__(self, metadata: MetaData, dialect: str) -> None:
         self.tables: dict[str, Table] = dict(metadata.tables)
         self.dialect = dialect
-        self.edges = (*self._keys(), *self._by_value())
+        keys = list(self._keys())
+        self.edges = (*(edge for edge in keys if _ours(edge.child)), *self._by_value())
+        self.foreign = tuple(edge for edge in keys if not _ours(edge.child) and _ours(edge.parent))
 
     def has(self, table: str, *columns: str) -> bool:
         """Whether the table exists and has these columns."""
@@ -186,7 +197,8 @@ class Schema:
         Raises:
             UserError: names the columns.
         """
-        unknown = [name for name in _suspicious(self.tables.values(), self.edges) if name not in set(ignored)]
+        known = (*self.edges, *self.foreign)
+        unknown = [name for name in _suspicious(self.tables.values(), known) if name not in set(ignored)]
         if unknown:
             raise UserError(
                 f"this database refers to runs or experiments in a way not known here: {', '.join(unknown)}",
@@ -252,6 +264,30 @@ class Schema:
                 statements.append(self._statement(self.tables[name], action, columns, condition))
         statements.append(self._statement(start, "delete", (), root_condition))
         return list({_identity(item): item for item in statements}.values())
+
+    def blockers(
+        self, statements: Iterable[Statement], ignored: Collection[str] = ()
+    ) -> list[tuple[str, Any]]:
+        """Return (``table.column``, query) of the references that tables of others have to what would be deleted.
+
+        A query finds something if such a row is there. It takes the same parameter as the statements.
+
+        Args:
+            statements: of a `closure`.
+            ignored: ``table.column`` names that the user vouches for; the database does with them what it was told.
+        """
+        below: dict[str, list[ColumnElement[bool]]] = {}
+        for statement in statements:
+            if statement.action == "delete":
+                below.setdefault(statement.table, []).append(statement.condition)
+        return [
+            (
+                edge.name,
+                select(1).select_from(edge.child).where(self._below(edge, or_(*below[name]))).limit(1),
+            )
+            for edge in self.foreign
+            if (name := edge.parent.name) in below and edge.name not in ignored
+        ]
 
     def counts(self, statements: Iterable[Statement]) -> list[tuple[str, Any]]:
         """Return (table, query) that count the rows which the statements would delete, each row once."""
@@ -319,5 +355,41 @@ def read_connection(connection: Connection) -> Schema:
         raise UserError(
             "this database holds no MLflow tables", "nothing was changed; check --backend-store-uri"
         )
-    metadata.reflect(connection, resolve_fks=True)
+    elsewhere, partitions = _others(connection)
+    # what refers to one of MLflow's partitions, if any, refers to the table as well
+    metadata.reflect(connection, only=sorted(names - partitions), resolve_fks=True)
+    for schema, name in elsewhere:
+        Table(name, metadata, schema=schema, autoload_with=connection)
     return Schema(metadata, connection.dialect.name)
+
+
+def _others(connection: Connection) -> tuple[list[tuple[str, str]], set[str]]:
+    """Return (schema, table) of what refers to this schema's tables from another, and this schema's partitions.
+
+    Raises:
+        UserError: such a table may not be read, so that nobody knows what refers to what.
+    """
+    if connection.dialect.name == "sqlite":
+        return [], set()
+    partitions = text(
+        "SELECT relname FROM pg_class WHERE relispartition"
+        " AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())"
+    )
+    referring = text(
+        "SELECT DISTINCT n.nspname, c.relname,"
+        " has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')"
+        " FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace m ON m.oid = p.relnamespace"
+        " WHERE k.contype = 'f' AND NOT c.relispartition"
+        " AND m.nspname = current_schema() AND n.nspname <> current_schema() ORDER BY 1, 2"
+    )
+    found = []
+    for schema, name, readable in connection.execute(referring):
+        if not readable:
+            raise UserError(
+                f"{schema}.{name} refers to MLflow's tables, and this database role may not read it",
+                f'let it: GRANT USAGE ON SCHEMA "{schema}" TO ...; GRANT SELECT ON "{schema}"."{name}" TO ...',
+                "nothing was planned or deleted",
+            )
+        found.append((schema, name))
+    return found, set(connection.execute(partitions).scalars())

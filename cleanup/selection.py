@@ -12,7 +12,7 @@ from cleanup.filters import Filters, parse_age
 from console import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     from sqlalchemy import Connection
 
@@ -92,6 +92,10 @@ class Selection:
                 scope = and_(scope, table.c.experiment_id.in_(self._experiments()))
         return and_(scope, table.c.lifecycle_stage == DELETED, self._old_enough(kind, undated=undated))
 
+    def others(self, kind: Kind) -> ColumnElement[bool]:
+        """Return which rows of the kind's table are not selected, those without a deletion time among them."""
+        return self.condition(kind).is_not(true())
+
     def _run_scope(self, runs: Table, *, undated: bool) -> ColumnElement[bool]:
         kinds = self.filters.kinds
         scopes: list[ColumnElement[bool]] = []
@@ -151,7 +155,7 @@ class Selection:
         """Return the artifact locations that the database holds for each id."""
         found: dict[Any, list[str]] = {item: [] for item in ids}
         if kind.location is None:
-            if "trace_tags" not in self.schema.tables:
+            if "trace_tags" not in self.schema.tables:  # neither are there traces then
                 return found
             tags = self.schema.tables["trace_tags"]
             query = select(tags.c.request_id, tags.c.value).where(
@@ -163,19 +167,22 @@ class Selection:
         for item, location in connection.execute(query):
             if location:
                 found[item].append(location)
+        if kind is TRACE and (unsaid := [item for item, places in found.items() if not places]):
+            for item, place in self._trace_layout(connection, unsaid):
+                found[item].append(place)
         return found
 
-    def selected_ids(self, connection: Connection, ids: Collection[str]) -> set[str]:
-        """Return those ids that belong to a run, logged model or trace which is selected by itself."""
-        found: set[str] = set()
-        for kind in (RUN, MODEL, TRACE):
-            table = self.table(kind)
-            if table is not None and ids:
-                key = table.c[kind.key]
-                query = select(key).where(key.in_(list(ids)), self.condition(kind))
-                found.update(connection.execute(query).scalars())
-        connection.rollback()
-        return found
+    def _trace_layout(self, connection: Connection, ids: list[Any]) -> Iterator[tuple[Any, str]]:
+        """Yield where MLflow keeps a trace that says nothing itself (mlflow.store.tracking.sqlalchemy_store)."""
+        traces, experiments = self.schema.tables["trace_info"], self.schema.tables["experiments"]
+        query = (
+            select(traces.c.request_id, experiments.c.artifact_location)
+            .join(experiments, experiments.c.experiment_id == traces.c.experiment_id)
+            .where(traces.c.request_id.in_(ids))
+        )
+        for item, location in connection.execute(query):
+            if location:
+                yield item, f"{location.rstrip('/')}/traces/{item}/artifacts"
 
     def check_ids(self, connection: Connection) -> None:
         """Check every id that was given before anything is deleted.

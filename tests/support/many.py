@@ -20,6 +20,7 @@ from tests.support import world as made
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
 
+    from cleanup.report import Report
     from tests.host.cleanup.conftest import World
 
 PARAMS = 3
@@ -120,7 +121,7 @@ def cleanup_in_small_batches(argv: list[str], env: dict[str, str], begun: Event)
     execution.SQLITE_BATCH = execution.POSTGRESQL_BATCH = 10
     really = execution.execute
 
-    def execute(*words: Any, **flags: Any) -> execution.Report:
+    def execute(*words: Any, **flags: Any) -> Report:
         begun.set()
         return really(*words, **flags)
 

@@ -291,19 +291,6 @@ def test_a_reference_that_nobody_knows_stops_the_plan(
     assert world.runs() < runs
 
 
-def test_a_table_that_nobody_knows_is_handled_by_its_foreign_key(world: World) -> None:
-    run = world.ids["plain-deleted"]
-    world.sql("CREATE TABLE pins (pin INTEGER PRIMARY KEY, run_uuid VARCHAR(32) REFERENCES runs (run_uuid))")
-    world.sql("CREATE TABLE pin_notes (note INTEGER PRIMARY KEY, pin INTEGER REFERENCES pins (pin))")
-    world.sql("INSERT INTO pins VALUES (1, :run), (2, :live)", run=run, live=world.ids["parent"])
-    world.sql("INSERT INTO pin_notes VALUES (10, 1), (20, 2)")
-    world.cleanup("--yes")
-    assert "plain-deleted" not in world.runs()
-    assert world.rows("SELECT pin FROM pins") == [2]
-    assert world.rows("SELECT note FROM pin_notes") == [20]
-    world.assert_whole()
-
-
 def test_old_traces_go_only_when_asked_for(world: World) -> None:
     world.sql(
         "UPDATE trace_info SET timestamp_ms = 1 WHERE request_id = :trace", trace=world.ids["live-trace-2"]

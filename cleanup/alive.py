@@ -1,0 +1,173 @@
+"""What stays, by the place that it names: what lies there is never deleted, whoever's folder it is in.
+
+A row names the place of its artifacts. Most are laid out as MLflow does it, ``.../<its own id>/artifacts``, and
+nobody else's folder can hold those by accident: of them only the distinct folders above are kept here, a handful. What
+is laid out in any other way is kept one by one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, literal, select, true
+
+from cleanup.locations import ENTITY, Destination
+from cleanup.selection import MODEL, RUN, TRACE_LOCATION_TAGS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import ColumnElement, Connection, Table
+
+    from cleanup.schema import Schema
+    from cleanup.selection import Selection
+
+LAST = "/artifacts"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place that somebody names: whose, and why it stays.
+
+    `holds` is False for a folder that others have their places in, as an experiment's: what is above nobody's files
+    is no reason to keep them. With `whole` all of an entity stays in whose folder the place is.
+    """
+
+    owner: str
+    why: str
+    holds: bool = True
+    whole: bool = False
+
+
+class Alive:
+    """The places of one database, and of the registries beside it."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, str] = {}
+        self._places: dict[str, list[Place]] = {}
+        self._keys: list[str] = []
+
+    def reason(self, entity: str, folder: str) -> str | None:
+        """Return why an entity must stay, with all in its folder, or None.
+
+        Args:
+            entity: its id.
+            folder: what it owns: a folder's key, with a slash at its end.
+        """
+        if entity in self._ids:
+            return self._ids[entity]
+        key = folder.rstrip("/")
+        above = [key, f"{key}{LAST}"]
+        while key:
+            key = key.rpartition("/")[0]
+            above.append(key)
+        for name in above:
+            for place in self._places.get(name, ()):
+                if place.holds and place.owner != entity:
+                    return place.why
+        for name in self._inside(folder):
+            for place in self._places[name]:
+                if place.whole and place.owner != entity:
+                    return place.why
+        return None
+
+    def kept(self, entity: str, folder: str) -> tuple[str, ...]:
+        """Return the keys inside an entity's folder that others name: they, and all below them, stay."""
+        return tuple(
+            name
+            for name in self._inside(folder)
+            if any(place.owner != entity for place in self._places[name])
+        )
+
+    def _inside(self, folder: str) -> Iterator[str]:
+        at = bisect_left(self._keys, folder)
+        while at < len(self._keys) and self._keys[at].startswith(folder):
+            yield self._keys[at]
+            at += 1
+
+    def add(self, keys: set[str], place: Place) -> None:
+        """Keep the keys of a place; `seal` comes after the last."""
+        for key in keys:
+            self._places.setdefault(key, []).append(place)
+
+    def seal(self) -> None:
+        """Make it ready to be asked."""
+        self._keys = sorted(self._places)
+
+    @classmethod
+    def read(cls, connection: Connection, selection: Selection, destination: Destination) -> Alive:
+        """Read the places that runs, logged models, traces and experiments name.
+
+        Args:
+            connection: to the database.
+            selection: what is laid out in no folder of its own counts unless it is selected itself.
+            destination: the artifact destination.
+        """
+        found, schema = cls(), selection.schema
+        workspaces = _workspaces(connection, schema)
+        for table, key, location, condition, stays in _columns(selection):
+            ending = key.concat(LAST)
+            own = location.like(literal("%/").concat(ending))
+            above = func.substr(location, 1, func.length(location) - func.length(ending) - 1)
+            shared = Place("", f"{table.name} have their artifacts there", holds=False)
+            for root in connection.execute(select(above).where(condition, own).distinct()).scalars():
+                found.add(destination.places(f"{root}/", workspaces), shared)
+            strange = select(key, location).where(condition, location != "", ~own, stays)
+            for entity, uri in connection.execute(strange.execution_options(yield_per=1000)):
+                why = Place(entity, f"the artifacts of {entity} are there")
+                found.add(destination.places(uri, workspaces), why)
+        shared = Place("", "an experiment has its artifacts there", holds=False)
+        for name, column in (("experiments", "artifact_location"), ("workspaces", "default_artifact_root")):
+            if schema.has(name, column):
+                location = schema.tables[name].c[column]
+                for uri in connection.execute(select(location).where(location != "").distinct()).scalars():
+                    found.add(destination.places(uri, workspaces), shared)
+        found.seal()
+        return found
+
+    def read_versions(self, connection: Connection, schema: Schema, destination: Destination) -> None:
+        """Add what registered model versions name, of this database or of a registry in another.
+
+        They do so in three ways: `run_id`, an id or a path in `source`, and a path in `storage_location`
+        (mlflow.store.model_registry.sqlalchemy_store.create_model_version).
+        """
+        if "model_versions" not in schema.tables:
+            return
+        versions = schema.tables["model_versions"]
+        columns = [
+            versions.c[name] for name in ("run_id", "source", "storage_location") if name in versions.c
+        ]
+        query = select(versions.c.name, versions.c.version, *columns).where(
+            versions.c.current_stage.is_distinct_from("Deleted_Internal")
+        )
+        workspaces = _workspaces(connection, schema)
+        for name, version, run, *locations in connection.execute(query.execution_options(yield_per=1000)):
+            why = f"registered model version {name}/{version} needs it"
+            if run:
+                self._ids[run] = why
+            for location in filter(None, locations):
+                self._ids.update(dict.fromkeys(ENTITY.findall(location), why))
+                self.add(destination.places(location, workspaces), Place("", why, whole=True))
+        self.seal()
+
+
+def _workspaces(connection: Connection, schema: Schema) -> list[str]:
+    if not schema.has("experiments", "workspace"):
+        return []
+    return list(connection.execute(select(schema.tables["experiments"].c.workspace).distinct()).scalars())
+
+
+def _columns(
+    selection: Selection,
+) -> Iterator[tuple[Table, ColumnElement[str], ColumnElement[str], ColumnElement[bool], ColumnElement[bool]]]:
+    """Yield (table, id, location, condition, not selected) of everything that names the place of its own artifacts."""
+    schema = selection.schema
+    for kind in (RUN, MODEL):
+        if kind.location and schema.has(kind.table, kind.key, kind.location):
+            table = schema.tables[kind.table]
+            yield table, table.c[kind.key], table.c[kind.location], true(), selection.others(kind)
+    if schema.has("trace_tags", "request_id", "key", "value"):
+        tags = schema.tables["trace_tags"]
+        yield tags, tags.c.request_id, tags.c.value, tags.c.key.in_(TRACE_LOCATION_TAGS), true()
