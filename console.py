@@ -8,7 +8,6 @@ reaches a terminal raw: `plain` and `cell` take out what would move its cursor, 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -16,11 +15,13 @@ import select
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+from disks import explain, is_full
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from rich.console import Console
     from rich.progress import Progress as Bars
@@ -72,6 +73,8 @@ def user_errors(*, debug: bool = False) -> Iterator[None]:
         if debug:
             raise
         note(f"error: {error}")
+        if is_full(error):  # it passes on what a program said
+            note("\n".join(f"  {line}" for line in explain(error)))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         if debug:
@@ -83,55 +86,21 @@ def user_errors(*, debug: bool = False) -> Iterator[None]:
             raise
         _desert(sys.stdout)
         raise SystemExit(BROKEN_PIPE) from None
-    except OSError as error:
-        if debug or error.errno not in FULL:
+    except Exception as error:
+        if debug or not is_full(error):
             raise
         note(f"error: {full_disk(error)}")
         raise SystemExit(1) from None
 
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-def full_disk(error: OSError, place: Path | None = None) -> UserError:
-    """What to say of a full disk: which, how full it is, and what frees it.
+def full_disk(error: BaseException, place: Path | None = None) -> UserError:
+    """What to say of a full disk (see `disks.explain`).
 
     Args:
-        error: with one of the numbers in `FULL`.
-        place: what was being written, if the error does not say it. Without either, every file system that we
-            write to (this folder's, and the one of temporary files) is named if it is full.
+        error: one that `disks.is_full`.
+        place: what was being written, if the error does not say it.
     """
-    named = [Path(os.fsdecode(error.filename))] if isinstance(error.filename, (str, bytes)) else []
-    import tempfile
-
-    places = [place] if place else named or [Path.cwd(), Path(tempfile.gettempdir())]
-    states = dict(_fullness(where) for where in places)
-    if not (named or place):
-        states = {mount: state for mount, state in states.items() if "full" in state} or states
-    what = "over quota" if error.errno == errno.EDQUOT else "no space left"
-    target = place or next(iter(named), None)
-    return UserError(
-        f"{what} on {', '.join(map(str, states))}" + (f", while writing {target}" if target else ""),
-        *states.values(),
-        "what frees some: invoke cleanup (what users deleted), or a set less of those that invoke backups lists",
-    )
-
-
-def _fullness(place: Path) -> tuple[Path, str]:
-    """The mount point of a place, and how full its file system is, in bytes and in files."""
-    place = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
-    device = place.stat().st_dev
-    mount = place
-    while mount.parent.stat().st_dev == device and mount.parent != mount:
-        mount = mount.parent
-    status = os.statvfs(place)
-    free, total = (blocks * status.f_frsize for blocks in (status.f_bavail, status.f_blocks))
-    full = free < total / 1000 or (status.f_files and not status.f_favail)
-    files = f", {status.f_favail} of {status.f_files} files" if status.f_files and not status.f_favail else ""
-    return (
-        mount,
-        f"{mount} is {'full' if full else 'not full'}: {size(free)} of {size(total)} are free{files}",
-    )
+    return UserError(*explain(error, place))
 
 
 def plain(text: str, *, lines: bool = True) -> str:

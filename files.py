@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from console import FULL, UserError, full_disk, note, size
+from console import UserError, full_disk, note, size
+from disks import explain, is_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,6 +104,7 @@ def require_room(folder: Path, needed: int, purpose: str) -> None:
         raise UserError(
             f"not enough room in {folder}: {purpose} needs {size(needed)}, free are {size(free)}",
             "make room there, or choose another place; nothing was changed",
+            *explain(place=folder)[2:],
         )
 
 
@@ -116,7 +118,7 @@ def disk_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
+        if is_full(error):
             raise full_disk(error, place) from None
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise UserError(f"cannot write to {place}: {error.strerror}", f"see: ls -ld {place}") from None

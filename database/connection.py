@@ -14,6 +14,7 @@ from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from console import UserError
+from disks import writes_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,6 +104,7 @@ def connect(
     url = normalize(uri)
     path = sqlite_path(url)
     if path is not None:
+        writes_to(path)
         _check_file(path, create=create)
         engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT / 1000})
         _set_pragmas(engine, foreign_keys=foreign_keys)

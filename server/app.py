@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from console import UserError
 from process.loading import loading
 from process.tether import die_with_parent
+from server import room
 from server.asgi import BoundedExit, Readiness, ServerTransfers
 from server.environment import PRESIGNED, START_LOCK, WAIT_FOR_SCHEMA, truth
 from server.full import tell_when_full
@@ -67,7 +68,13 @@ def _create() -> App:
         app = ServerTransfers(app, prefix=prefix)
     if config := os.environ.get("MLFLOW_GATEWAY_CONFIG"):
         app = _with_missing_keys(app, Path(config), prefix)
-    app = Readiness(app, lambda: store.search_experiments(max_results=1), VERSION, prefix=prefix)
+    destination = os.environ.get("_MLFLOW_SERVER_ARTIFACT_DESTINATION", "")
+
+    def ready() -> list[str]:
+        store.search_experiments(max_results=1)
+        return room.check(store.engine, destination)
+
+    app = Readiness(app, ready, VERSION, prefix=prefix)
     return BoundedExit(app)
 
 

@@ -19,66 +19,80 @@ if TYPE_CHECKING:
 
     from process.asgi import App, Message, Receive, Send
 
+    Answer = tuple[str, list[str]]  # why it is not ready, or ""; what has no room
+
 # What mlflow raises for a store without such transfers (mlflow.exceptions, 3.17.2). Clients fall back to the
 # server when the answer is 501 (downloads) or its message begins with the first of these (uploads).
 NO_MULTIPART_UPLOAD = "Multipart upload is not supported for the current artifact repository"
 NO_PRESIGNED_DOWNLOAD = "Presigned download is not supported for the current artifact repository"
 
 
+class NotReady(Exception):  # noqa: N818 (it is an answer)
+    """Why the server is not ready, in words that anyone may read; `full` names what has no room."""
+
+    def __init__(self, reason: str, *, full: list[str]) -> None:
+        super().__init__(reason)
+        self.full = full
+
+
 class Readiness:
-    """``GET <prefix>/ready``: 200 when the check passes in time, else 503; JSON ``status``, ``version``.
+    """``GET <prefix>/ready``: 200 when the check passes in time, else 503; JSON ``status``, ``version``, ``full``.
+
+    ``full`` names what has no room, and is left out while all has.
 
     At most one check runs at a time, in a thread of its own, so that however many ask, and however long the
     store stalls, no more than one connection is taken.
 
     Args:
         app: what answers everything else.
-        check: raises when not ready.
+        check: returns what has no room though the server is ready; raises when it is not.
         version: of mlflow.
         prefix: the static prefix, or "".
         deadline: seconds that one probe waits.
     """
 
     def __init__(
-        self, app: App, check: Callable[[], object], version: str, *, prefix: str = "", deadline: float = 5
+        self, app: App, check: Callable[[], list[str]], version: str, *, prefix: str = "", deadline: float = 5
     ) -> None:
         self.app = app
         self.check = check
         self.version = version
         self.path = f"{prefix}/ready"
         self.deadline = deadline
-        self._running: asyncio.Future[str | None] | None = None
+        self._running: asyncio.Future[Answer] | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http" or scope["path"] != self.path:
             await self.app(scope, receive, send)
             return
-        problem = await self._problem()
-        body = {"status": problem or "ready", "version": self.version}
+        problem, full = await self._ask()
+        body = {"status": problem or "ready", "version": self.version, **({"full": full} if full else {})}
         await respond(send, 503 if problem else 200, body)
 
-    async def _problem(self) -> str | None:
+    async def _ask(self) -> Answer:
         if self._running is None or self._running.done():
             self._running = self._start()
         try:
             return await asyncio.wait_for(asyncio.shield(self._running), self.deadline)
         except TimeoutError:
-            return f"the tracking store did not answer within {self.deadline:g} seconds"
+            return f"the tracking store did not answer within {self.deadline:g} seconds", []
 
-    def _start(self) -> asyncio.Future[str | None]:
+    def _start(self) -> asyncio.Future[Answer]:
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[str | None] = loop.create_future()
+        answer: asyncio.Future[Answer] = loop.create_future()
 
         def run() -> None:
+            result: Answer
             try:
-                self.check()
-                problem = None
+                result = "", self.check()
+            except NotReady as reason:
+                result = str(reason), reason.full
             except Exception as error:
                 # The class alone: messages hold addresses and statements, and anyone may ask.
-                problem = f"the tracking store fails: {type(error).__name__}"
+                result = f"the tracking store fails: {type(error).__name__}", []
             if not loop.is_closed():
-                loop.call_soon_threadsafe(answer.set_result, problem)
+                loop.call_soon_threadsafe(answer.set_result, result)
 
         threading.Thread(target=run, name="readiness", daemon=True).start()
         return answer

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import re
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import disks
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse
 
 INSUFFICIENT_STORAGE = 507
-# The disk's own words, as rclone passes them on, what MinIO and its forks say, and what rclone answers when the client
-# library asks again after a multipart upload could not be put together for want of room.
-_FULL = re.compile(
-    r"no space left on device|XMinioStorageFull|disk quota exceeded|NoSuchUpload", re.IGNORECASE
-)
+# What MinIO and its forks say, and what rclone answers when the client library asks again after a multipart upload
+# could not be put together for want of room.
+_FULL = re.compile("XMinioStorageFull|NoSuchUpload", re.IGNORECASE)
 
 
 def is_full(error: BaseException) -> bool:
     """Whether an error of a transfer means that the store, or the server's own disk, has no room."""
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if disks.is_full(error):
         return True
     response: dict[str, Any] = getattr(error, "response", None) or {}
     metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
@@ -40,8 +41,13 @@ def tell_when_full(app: FastAPI) -> None:
     async def handler(_: Request, error: Exception) -> JSONResponse:
         if not is_full(error):
             raise error
+        what = "the artifact store is full, or lost the upload"
+        if not disks.has_room(
+            Path(tempfile.gettempdir())
+        ):  # mlflow keeps an upload there before it passes it on
+            what = "the server's folder of temporary files (TMPDIR) is full"
         message = (
-            "the artifact store is full, or lost the upload: nothing was stored; make room there (its log says more) "
+            f"{what}: nothing was stored; make room there (its log says more) "
             f"and log the artifact again ({error})"
         )
         return JSONResponse({"error_code": "RESOURCE_EXHAUSTED", "message": message}, INSUFFICIENT_STORAGE)

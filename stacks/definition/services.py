@@ -7,7 +7,7 @@ import json
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +85,7 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if address.version == 6 else host
 
 
-def probe(url: str, *, seconds: float = 3.0) -> dict[str, str] | None:
+def probe(url: str, *, seconds: float = 3.0) -> dict[str, Any] | None:
     """Ask a readiness URL once.
 
     Args:
@@ -93,12 +93,24 @@ def probe(url: str, *, seconds: float = 3.0) -> dict[str, str] | None:
         seconds: how long to wait for the answer.
 
     Returns:
-        The answer's JSON object (an empty one where it is not JSON) if the status is 200, else None.
+        The answer's JSON object (an empty one where it is not JSON) if the status is 200; for another status, the
+        object with the further key ``problem``, which says why, or None where it does not say.
     """
     try:
         with urllib.request.urlopen(url, timeout=seconds) as answer:  # noqa: S310 (our own http URL)
             return dict(json.load(answer))
+    except urllib.error.HTTPError as error:
+        try:
+            said = dict(json.load(error))
+            return {**said, "problem": str(said["status"])}
+        except (ValueError, TypeError, KeyError, OSError):
+            return None
     except ValueError:
         return {}
     except (urllib.error.URLError, OSError):
         return None
+
+
+def passes(answer: dict[str, Any] | None) -> bool:
+    """Whether an answer of `probe` says that the service is ready."""
+    return answer is not None and "problem" not in answer

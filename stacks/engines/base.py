@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from console import UserError, note
+from disks import explain
 from stacks.definition.rendering import FRAMES, secrets_named
-from stacks.definition.services import SERVICES, probe
-from stacks.state import environments, inputs, record, secrets
+from stacks.definition.services import SERVICES, passes, probe
+from stacks.state import environments, inputs, record, reserve, secrets
 from stacks.state.record import JOURNAL, RECORD, write_private
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class ServiceStatus:
         url: where a person opens it.
         version: what it says of its version.
         uptime: seconds since it started.
-        detail: why it is not healthy, in the engine's words.
+        detail: why it is not healthy, in the engine's words or its own.
+        full: what of it has no room left: ``backend store``, ``artifacts``, ``temporary files``.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ServiceStatus:
     version: str | None = None
     uptime: float | None = None
     detail: str | None = None
+    full: list[str] | None = None
 
     @property
     def ready(self) -> bool:
@@ -55,6 +58,11 @@ class ServiceStatus:
     def as_json(self) -> dict[str, Any]:
         """The shape of one service in ``up --json`` and ``status --json``."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def no_room(name: str, status: ServiceStatus) -> UserError:
+    """What to say of a service that is not ready for want of room: waiting longer would not help."""
+    return UserError(f"service '{name}' runs and is not ready: {status.detail}", *explain()[1:])
 
 
 def answer(command: Sequence[str], env: Mapping[str, str] | None = None) -> str:
@@ -78,6 +86,7 @@ class Engine(ABC):
 
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
+        reserve.watch(deployment)
 
     @classmethod
     @abstractmethod
@@ -217,11 +226,14 @@ class Engine(ABC):
         service = SERVICES[name]
         url = service.url(self.deployment.settings)
         answer = probe(url + service.readiness) if url else {}
+        said = answer or {}
         return ServiceStatus(
             name,
             state,
-            health="unhealthy" if answer is None else "healthy",
+            health="healthy" if passes(answer) else "unhealthy",
             url=url,
-            version=(answer or {}).get("version"),
+            version=said.get("version"),
+            detail=said.get("problem"),
+            full=said.get("full"),
             **facts,
         )

@@ -18,10 +18,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 from console import UserError, note
 from stacks.definition.rendering import FRAMES, render
-from stacks.definition.services import SERVICES, probe
-from stacks.engines.base import Engine, ServiceStatus, answer
+from stacks.definition.services import SERVICES, passes, probe
+from stacks.engines.base import Engine, ServiceStatus, answer, no_room
 from stacks.engines.ports import check_port_is_free
-from stacks.state import environments
+from stacks.state import environments, reserve
 from stacks.state.record import write_private
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class ComposeEngine(Engine):
             for status in waiting:
                 if SERVICES[status.name].oneshot and status.state == "exited":
                     raise self._not_ready(status, "failed")
+                if status.full:
+                    raise no_room(status.name, status)
             if time.monotonic() > deadline:
                 raise self._not_ready(waiting[0], "is not ready in time")
             self._pause()
@@ -99,6 +101,7 @@ class ComposeEngine(Engine):
         if done.returncode != 0:
             raise UserError(f"docker compose down failed: {done.stderr.strip()}")
         if volumes:
+            reserve.remove(self.deployment)
             self.forget()
 
     def stop(self, service: str) -> None:
@@ -280,7 +283,7 @@ class ComposeEngine(Engine):
         """Wait for a second, or less if all that is published answers: asking that is the cheapest there is."""
         until = time.monotonic() + 1
         urls = [url for status in self.deployment.services if (url := self._readiness(status))]
-        while time.monotonic() < until and any(probe(url) is None for url in urls):
+        while time.monotonic() < until and not all(passes(probe(url)) for url in urls):
             time.sleep(0.1)
         time.sleep(0.1)
 

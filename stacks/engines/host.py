@@ -16,9 +16,9 @@ import psutil
 from console import UserError
 from stacks.definition.rendering import FRAMES, process_environment, render
 from stacks.definition.services import SERVICES
-from stacks.engines.base import Engine, ServiceStatus, answer
+from stacks.engines.base import Engine, ServiceStatus, answer, no_room
 from stacks.engines.ports import check_port_is_free, listens
-from stacks.state import environments, secrets
+from stacks.state import environments, reserve, secrets
 from stacks.state.record import make_private_dir
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class HostEngine(Engine):
         if volumes:
             for folder in (self.deployment.postgres_data, *map(self.deployment.state.joinpath, _FOLDERS)):
                 shutil.rmtree(folder, ignore_errors=True)
+            reserve.remove(self.deployment)
             with suppress(OSError):  # root's lies in a folder of its own; it goes once nothing else is in it
                 self.deployment.postgres_data.parent.rmdir()
             self.forget()
@@ -270,6 +271,8 @@ class HostEngine(Engine):
                 *last_lines,
                 f"all of it: invoke logs --stack={self.deployment.name} --service={name}",
             )
+        if status.full:
+            raise no_room(name, status)
         if now > deadline or now - (wait.failing_since or now) > _GIVE_UP:
             raise UserError(
                 f"service '{name}' is not ready in time: {status.state}, {status.health or status.detail}",

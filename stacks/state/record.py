@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from console import UserError
+from disks import explain, has_room
 from files import file_lock, write_if_changed
 from stacks.definition.deployment import Record
+from stacks.state import reserve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -69,7 +71,8 @@ def locked(deployment: Deployment, purpose: str) -> Iterator[None]:
 
     Raises:
         UserError: somebody else holds it (says who and since when) or has changed the stack since the deployment was
-            opened, the directory cannot be written, or an upgrade was cut off that `up` has to put back first.
+            opened, the directory cannot be written, its disk is full (but for `down`), or an upgrade was cut off that
+            `up` has to put back first.
     """
     state = deployment.state
     make_private_dir(state)
@@ -78,6 +81,9 @@ def locked(deployment: Deployment, purpose: str) -> Iterator[None]:
             f"an upgrade of stack '{deployment.name}' was cut off",
             f"put back what ran before it: invoke up --stack={deployment.name}",
         )
+    reserve.watch(deployment)
+    if purpose != "down" and not has_room(state):  # what cannot end well does not begin
+        raise UserError(*explain(place=state))
 
     def refusal(who: str) -> UserError:
         return UserError(

@@ -15,6 +15,7 @@ from console import UserError, interactive, note
 from stacks import engines
 from stacks.definition.rendering import Stores
 from stacks.definition.settings import ROOT
+from stacks.state import reserve
 from stacks.state.opening import open_recorded
 from stacks.state.record import locked
 
@@ -44,8 +45,12 @@ def run(module: str, flags: dict[str, object], *, stack: str, backend_store_uri:
     argv = ["-m", *module.split(), *_words(flags)]
     if backend_store_uri:
         here([*argv, "--backend-store-uri", backend_store_uri])
-    else:
-        _finish(_engine(stack).run(argv, {}))
+        return
+    engine = _engine(stack)
+    frees = reserve.at_hand(engine.deployment) if module == "cleanup" else nullcontext()
+    with frees:
+        code = engine.run(argv, {})
+    _finish(code)
 
 
 def migrate(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:

@@ -6,11 +6,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from console import UserError, confirm, note
+from disks import written_to
 from stacks import engines
 from stacks.definition.rendering import FRAMES
 from stacks.definition.rendering import render as render_files
 from stacks.engines.compose import with_images
-from stacks.state import environments, opening
+from stacks.state import environments, opening, reserve
 from stacks.state.record import JOURNAL, locked
 from stacks.verbs import rotation, upgrade
 
@@ -38,6 +39,7 @@ def up(deployment: Deployment, *, engine: str, timeout: float) -> dict[str, Any]
         UserError: what is in the way.
     """
     started = time.monotonic()
+    _make_way(deployment)
     with locked(deployment, "up"):
         if (deployment.state / JOURNAL).exists():
             upgrade.recover(opening.open_recorded(deployment.name), timeout=timeout)
@@ -50,7 +52,16 @@ def up(deployment: Deployment, *, engine: str, timeout: float) -> dict[str, Any]
         except KeyboardInterrupt:
             raise _interrupted(chosen, ran_before=ran_before) from None
         rotation.finish(deployment, chosen.name)
+        reserve.keep(deployment)
         return {**describe(chosen), "seconds": round(time.monotonic() - started, 1)}
+
+
+def _make_way(deployment: Deployment) -> None:
+    """On a full disk PostgreSQL does not start, and without it nothing there can be cleaned up."""
+    if "postgres" in deployment.services and deployment.recorded.engine:
+        states = {status.name: status.state for status in engines.running(deployment).services()}
+        if states["postgres"] != "running":
+            reserve.give_up(deployment)
 
 
 def _interrupted(engine: Engine, *, ran_before: bool) -> UserError:
@@ -90,7 +101,8 @@ def status(deployment: Deployment) -> dict[str, Any]:
     for service in answer["services"]:
         if service["name"] in memory:
             service["memory"] = memory[service["name"]]
-    return {**answer, **engine.stores(), "seconds": round(time.monotonic() - started, 1)}
+    disks = [disk.as_json() for disk, _ in written_to().values()]
+    return {**answer, **engine.stores(), "disks": disks, "seconds": round(time.monotonic() - started, 1)}
 
 
 def down(deployment: Deployment, *, volumes: bool, yes: bool) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from console import cell, emit_json, note, result, screen, size
+from disks import explain
 from stacks import catalogue as stack_files
 from stacks.engines.choice import ENGINES
 
@@ -78,6 +79,13 @@ def status(answer: dict[str, Any], *, as_json: bool) -> None:
             for service in answer["services"]
         ],
     )
+    for service in answer["services"]:
+        if service.get("full"):
+            result(f"{service['name']:<10} no room left for: {', '.join(service['full'])}")
+        elif service.get("detail"):
+            result(f"{service['name']:<10} {service['detail']}")
+    for line in explain()[1:] if any(disk["full"] for disk in answer["disks"]) else ():
+        result(line)
     if "schema" in answer:
         result(f"schema     {answer['schema']['state']}, revision {answer['schema']['revision']}")
     for name in ("database", "artifacts"):

@@ -1,7 +1,8 @@
-"""A full disk: what is full is said, with what frees it; `down` and `cleanup` work on it."""
+"""A full disk is said, with what frees it; `down` and `cleanup` work on it; what was acknowledged stays."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from contextlib import suppress
@@ -71,6 +72,48 @@ def there(stack: StackUnderTest, run: str, folder: Path) -> bool:
     return client.get_run(run).data.params == {"name": run} and (folder / "a.bin").stat().st_size == 100_000
 
 
+def says_what_to_do(answer: subprocess.CompletedProcess[str], disk: Path) -> None:
+    """Hold that a verb that needs room names the disk, what is free on it, and a next command."""
+    assert "Traceback" not in answer.stderr
+    assert str(disk) in answer.stderr
+    assert "free" in answer.stderr
+    assert "invoke cleanup" in answer.stderr
+
+
+def test_the_server_and_status_tell_of_a_full_disk(local: StackUnderTest, disk: Path) -> None:
+    filler = fill(disk)
+    service = local.service("mlflow")
+    assert service["health"] == "unhealthy"
+    assert service["full"] == ["backend store"]
+    [small] = [one for one in local.status()["disks"] if one["folder"] == str(disk)]
+    assert small["full"]
+    shown = local.invoke("status").stdout
+    assert f"{disk} is full" in shown
+    assert "invoke cleanup --stack=local" in shown
+    filler.unlink()
+    assert local.service("mlflow")["health"] == "healthy"
+
+
+@pytest.mark.usefixtures("acknowledged")
+def test_what_needs_room_says_so_before_it_changes_anything(
+    local: StackUnderTest, disk: Path, tmp_path: Path
+) -> None:
+    local.invoke("backup", f"--to={tmp_path}")
+    uptime = local.service("mlflow")["uptime"]
+    filler = fill(disk)
+    for words in (
+        ["up"],
+        ["up", "--set", "x_frame_options=DENY"],
+        ["migrate", "--yes", f"--to={tmp_path}"],
+        ["restore", "--yes", f"--backup={tmp_path}/latest"],
+        ["upgrade", "--yes", "--to=3.17.1", f"--backups={tmp_path}"],
+        ["backup", f"--to={disk}/sets"],
+    ):
+        says_what_to_do(local.invoke(*words, expect=1), disk)
+    filler.unlink()
+    assert local.service("mlflow")["uptime"] > uptime  # it was never away
+
+
 def test_down_works_on_a_full_disk_and_all_is_there_afterwards(
     local: StackUnderTest, disk: Path, acknowledged: list[str], tmp_path: Path
 ) -> None:
@@ -90,3 +133,18 @@ def test_a_backup_to_another_disk_works_while_the_stacks_own_is_full(
     local.invoke("backup", f"--to={tmp_path}")
     filler.unlink()
     assert len(list(tmp_path.glob("*/manifest.json"))) == 1
+
+
+def test_cleanup_works_on_a_full_disk(
+    local: StackUnderTest, disk: Path, acknowledged: list[str], tmp_path: Path
+) -> None:
+    local.up()
+    fill(disk)
+    words = ("cleanup", "--yes", f"--run-ids={','.join(acknowledged[:2])}", "--json")
+    answer = local.invoke(*words)
+    assert "set aside for this" in answer.stderr
+    assert json.loads(answer.stdout)["deleted"]["runs"] == 2
+    (disk / "filler").unlink()
+    local.up()
+    assert (local.state / "reserve").stat().st_size > 0
+    assert all(there(local, run, tmp_path) for run in acknowledged[2:])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from process.asgi import respond
-from server.asgi import NO_MULTIPART_UPLOAD, NO_PRESIGNED_DOWNLOAD, Readiness, ServerTransfers
+from server.asgi import NO_MULTIPART_UPLOAD, NO_PRESIGNED_DOWNLOAD, NotReady, Readiness, ServerTransfers
 
 if TYPE_CHECKING:
     from process.asgi import App, Message, Receive, Send
@@ -86,9 +86,10 @@ def test_many_probes_of_a_stalled_store_make_one_check_and_get_503() -> None:
     calls: list[int] = []
     answer = threading.Event()
 
-    def check() -> None:
+    def check() -> list[str]:
         calls.append(1)
         answer.wait(60)
+        return []
 
     async def probes() -> None:
         app = Readiness(upstream, check, "1.2.3", deadline=0.05)
@@ -105,8 +106,21 @@ def test_many_probes_of_a_stalled_store_make_one_check_and_get_503() -> None:
 
 
 def test_a_failing_store_is_told_without_its_message() -> None:
-    def check() -> None:
+    def check() -> list[str]:
         raise ConnectionError("postgresql://user:password@db")
 
     status, _, body = asyncio.run(get(Readiness(upstream, check, "1.2.3"), "/ready"))
     assert (status, body["status"]) == (503, "the tracking store fails: ConnectionError")
+
+
+def test_what_has_no_room_is_named_and_only_the_backend_store_makes_the_server_unready() -> None:
+    def check() -> list[str]:
+        raise NotReady("the backend store has no room", full=["backend store"])
+
+    status, _, body = asyncio.run(get(Readiness(upstream, check, "1"), "/ready"))
+    assert (status, body) == (
+        503,
+        {"status": "the backend store has no room", "version": "1", "full": ["backend store"]},
+    )
+    status, _, body = asyncio.run(get(Readiness(upstream, lambda: ["artifacts"], "1"), "/ready"))
+    assert (status, body) == (200, {"status": "ready", "version": "1", "full": ["artifacts"]})

@@ -1,0 +1,85 @@
+"""Room that is set aside for the day when a disk is full: deleting needs some before it frees any.
+
+SQLite writes a journal, and PostgreSQL its log, before a row is gone. So `up` writes a file of no content beside the
+data, `cleanup` (and an `up` that has to start PostgreSQL for it) gives it up when there is no room left, and writes it
+anew once there is.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from console import note, size
+from disks import Disk, has_room, writes_to
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from stacks.definition.deployment import Deployment
+
+NAME = "reserve"
+SIZE = 20 << 20  # bytes: a segment of PostgreSQL's log (16 MB), and what else it writes until it runs
+_SPARE = 2  # times its size must be free: as much again stays free
+_CHUNK = 1 << 20  # bytes
+
+
+def watch(deployment: Deployment) -> None:
+    """Have a full disk of this deployment named, with what frees room on it."""
+    for place in (deployment.state, deployment.postgres_data):
+        writes_to(
+            place,
+            f"what frees some: invoke cleanup --stack={deployment.name} (what users deleted), its logs in "
+            f"{deployment.state / 'logs'}, or a set less of those that invoke backups lists",
+        )
+
+
+def keep(deployment: Deployment) -> None:
+    """Set room aside where as much again stays free; what is set aside already stays as it is."""
+    for path in _paths(deployment):
+        if path.exists() or Disk.of(path.parent).free < _SPARE * SIZE:
+            continue
+        try:
+            with path.open("wb") as file:
+                for _ in range(0, SIZE, _CHUNK):
+                    file.write(b"\0" * _CHUNK)
+        except OSError:  # others took the room meanwhile
+            path.unlink(missing_ok=True)
+
+
+def give_up(deployment: Deployment) -> None:
+    """Let go what was set aside on disks that have no room left."""
+    for path in _paths(deployment):
+        if path.exists() and not has_room(path.parent):
+            note(
+                f"{path.parent} has no room left: the {size(SIZE)} that were set aside for this are used now"
+            )
+            path.unlink()
+
+
+def remove(deployment: Deployment) -> None:
+    """Remove it for good, with the data."""
+    for path in _paths(deployment):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def at_hand(deployment: Deployment) -> Iterator[None]:
+    """Have some room inside the block even on a full disk, and set it aside again afterwards, if there is."""
+    give_up(deployment)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            keep(deployment)
+
+
+def _paths(deployment: Deployment) -> list[Path]:
+    """One on each place of data; root's PostgreSQL has a place of its own."""
+    folders = [deployment.state, deployment.postgres_data.parent]
+    return [
+        folder / NAME
+        for folder in folders
+        if folder.is_dir() and (folder == deployment.state or not folder.is_relative_to(deployment.state))
+    ]
