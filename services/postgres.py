@@ -23,6 +23,11 @@ UNPRIVILEGED = "nobody"
 SYSTEM_STATE = Path("/var/lib/mlflow-stacks")  # where a user that is not root can reach what root keeps
 
 
+def cluster(state: Path, project: str) -> Path:
+    """The folder of a stack's data: in its state directory; root's lies where an unprivileged user gets to it."""
+    return SYSTEM_STATE / project / "postgres" if os.geteuid() == 0 else state / "data" / "postgres"
+
+
 def programs(data: Path) -> Path:
     """The folder of PostgreSQL's programs: of the major version that made the data, else the newest there is.
 

@@ -112,6 +112,24 @@ class Deployment:
         """The services that run with these settings, in start order; what an external store needs comes first."""
         return services_of(self.stack, self.settings)
 
+    def having(self, trait: str) -> list[str]:
+        """The names of its services whose entry says so, in start order.
+
+        Args:
+            trait: an attribute of `Service`, such as ``writes``.
+        """
+        return [name for name in self.services if getattr(SERVICES[name], trait)]
+
+    @property
+    def server(self) -> str:
+        """The service that is the tracking server; empty where there is none."""
+        return next(iter(self.having("serves")), "")
+
+    @property
+    def rotated(self) -> list[str]:
+        """The names of the secrets that a rotation renews."""
+        return [one.name for service in self.services for one in SERVICES[service].secrets if one.rotated]
+
     @property
     def gateway_digest(self) -> str:
         """See `GatewayInputs.digest`; empty where there is no gateway."""

@@ -210,7 +210,7 @@ class Engine(ABC):
             UserError: the stack does not come up again.
         """
         note("stopping the tracking server")
-        self.stop("mlflow")
+        self.stop(self.deployment.server)
         try:
             yield
         finally:

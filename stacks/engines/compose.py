@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from console import UserError, note
 from stacks.definition.rendering import FRAMES, render
-from stacks.definition.services import SERVICES, passes, probe
+from stacks.definition.services import SERVICES, Service, passes, probe
 from stacks.engines.base import Engine, ServiceStatus, answer, no_room
 from stacks.engines.ports import check_port_is_free
 from stacks.state import environments, reserve
@@ -151,7 +151,7 @@ class ComposeEngine(Engine):
         terminal = [] if on_terminal else ["--no-TTY"]
         name = f"{self.deployment.project}-run-{random.token_hex(4)}"
         options = ["--rm", "--no-deps", "--name", name, *terminal, *user, *mounts, *variables]
-        command = self._compose("run", *options, "mlflow", "python", *argv)
+        command = self._compose("run", *options, self.deployment.server, "python", *argv)
         # On a terminal, Ctrl-C is a key that goes into the container. Elsewhere it comes to us alone, and goes on once.
         stdin = None if on_terminal else subprocess.DEVNULL
         process = subprocess.Popen(command, stdin=stdin, stdout=output, start_new_session=not on_terminal)
@@ -180,7 +180,7 @@ class ComposeEngine(Engine):
 
     def capture(self, argv: Sequence[str]) -> str:
         """See `Engine.capture`."""
-        return answer(self._compose("exec", "--no-TTY", "mlflow", "python", *argv))
+        return answer(self._compose("exec", "--no-TTY", self.deployment.server, "python", *argv))
 
     def data(self) -> list[str]:
         """See `Engine.data`."""
@@ -314,33 +314,29 @@ def with_images(deployment: Deployment, *, make: bool = True) -> Deployment:
     Raises:
         UserError: one is missing and cannot be had from here.
     """
-    return replace(
-        deployment, images={name: _image(name, deployment, make=make) for name in _images(deployment)}
-    )
+    needed = {SERVICES[name].image: SERVICES[name] for name in deployment.services}
+    found = {name: _image(service, deployment, make=make) for name, service in sorted(needed.items())}
+    return replace(deployment, images=found)
 
 
-def _image(name: str, deployment: Deployment, *, make: bool) -> str:
+def _image(service: Service, deployment: Deployment, *, make: bool) -> str:
     import images.build as building
     from images import catalogue
 
-    if name == "object-store" and deployment.settings.object_store == "rustfs":
-        return building.fetch("rustfs") if make else catalogue.fetched("rustfs")
-    lock = environments.lock(deployment) if name == "mlflow" else None
+    if name := service.fetched(deployment.settings):
+        return building.fetch(name) if make else catalogue.fetched(name)
+    name = service.image
+    lock = environments.lock(deployment) if name == Service.image else None
     built = building.reference(name, lock)
-    before = deployment.images.get(name, "")
-    own = name != "mlflow" and before.partition(":")[0] == built.partition(":")[0]
+    own = service.keeps_data and deployment.images.get(name, "").partition(":")[0] == built.partition(":")[0]
     reference = building.find(name, official=not own, lock=lock)
     if reference is None and make:
         reference = building.build([name], from_packages=True)[name] if own else building.ensure(name, lock)
     if reference is None:
         reference = built if own else catalogue.image(name).official or built
-    if reference == built and name != "mlflow" and make:
+    if reference == built and service.keeps_data and make:
         note(f"{name}: the image built from packages, {built}")
     return reference
-
-
-def _images(deployment: Deployment) -> list[str]:
-    return sorted({SERVICES[name].image for name in deployment.services})
 
 
 def _output(command: Sequence[str]) -> str | None:

@@ -67,7 +67,8 @@ class HostEngine(Engine):
         self._check_ports()
         environments.ensure_environment(self.deployment)
         deadline = time.monotonic() + timeout
-        for folder in ("logs", "data", "data/objects"):
+        needed = [folder for name in self.deployment.services for folder in SERVICES[name].folders]
+        for folder in ("logs", "data", *needed):
             make_private_dir(self.deployment.state / folder)
         self.write(render(self.deployment, self.name))
         fresh = self._pid() is None
@@ -166,7 +167,7 @@ class HostEngine(Engine):
     @property
     def inner_url(self) -> str:
         """See `Engine.inner_url`."""
-        return str(SERVICES["mlflow"].url(self.deployment.settings))
+        return str(SERVICES[self.deployment.server].url(self.deployment.settings))
 
     def secret(self, name: str) -> Path:
         """See `Engine.secret`."""

@@ -10,6 +10,7 @@ import psutil
 
 from console import UserError
 from stacks import catalogue
+from stacks.definition.services import SERVICES
 from stacks.state.opening import open_recorded
 from stacks.state.record import RECORD
 
@@ -44,13 +45,8 @@ def _neighbours(deployment: Deployment, port: int) -> list[str]:
     found = []
     for name in sorted(path.parent.name for path in deployment.state.parent.glob(f"*/{RECORD}")):
         if name != deployment.name and name in catalogue.names():
-            settings = open_recorded(name).settings
-            if port in {
-                settings.port,
-                settings.gateway_port,
-                settings.postgres_port,
-                settings.object_store_port,
-            }:
+            other = open_recorded(name)
+            if any(port in SERVICES[service].ports(other.settings) for service in other.services):
                 found.append(name)
     return found
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from console import UserError, note
 from images import catalogue
+from stacks.definition.services import SERVICES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 FOLDER = "mlflow"  # in a stack's state directory
 OLDEST = (3, 3)  # from there on there is mlflow.server.fastapi_app, which server/ runs
-OLDEST_WITH_GATEWAY = (3, 12)  # its gateway, built into the tracking server, answers; that of 3.10 does not
 
 
 @functools.cache
@@ -65,12 +65,13 @@ def check(version: str, services: Collection[str]) -> None:
             f"stacks run MLflow {'.'.join(map(str, OLDEST))} and later",
             "the data of an older one: invoke backup --backend-store-uri=URI, then restore it into a stack",
         )
-    if "gateway-sync" in services and number(version) < OLDEST_WITH_GATEWAY:
-        raise UserError(
-            f"the tracking server of MLflow {version} has no AI gateway built in that works",
-            f"it has from {'.'.join(map(str, OLDEST_WITH_GATEWAY))} on; until then it is a process of its own:",
-            "invoke up --set gateway=standalone",
-        )
+    for name in services:
+        if number(version) < (oldest := SERVICES[name].oldest_mlflow):
+            raise UserError(
+                f"MLflow {version} is too old for the service '{name}'",
+                f"it works from {'.'.join(map(str, oldest))} on; until then:",
+                *SERVICES[name].instead,
+            )
 
 
 def interpreter(state: Path, version: str) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from console import UserError
 from stacks.definition.deployment import GatewayInputs, services_of
+from stacks.definition.services import SERVICES
 from stacks.definition.settings import ROOT
 from stacks.state import secrets
 from stacks.state.record import make_private_dir
@@ -83,4 +84,4 @@ def _mirror(files: Mapping[str, str], target: Path, engine: str) -> None:
 
 
 def _has_gateway(services: Collection[str]) -> bool:
-    return bool({"gateway", "gateway-sync"} & set(services))
+    return any(SERVICES[name].reads_gateway for name in services)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from console import UserError
-from services.postgres import SYSTEM_STATE
+from services.postgres import cluster
 from stacks import catalogue
 from stacks.definition import settings
 from stacks.definition.deployment import Deployment, services_of
@@ -107,7 +107,7 @@ def _opened(
         mlflow_version=version,
         workers=merged.workers or min(4, os.cpu_count() or 1),
         socket=_socket(state, project),
-        postgres_data=_postgres_data(state, project),
+        postgres_data=cluster(state, project),
         images=known.images,
         given_secrets=given_secrets,
         generation=_generation(state, known),
@@ -122,11 +122,6 @@ def _socket(state: Path, project: str) -> Path:
     if len(bytes(path)) < SOCKET_BYTES:
         return path
     return Path(tempfile.gettempdir()) / f"{project}-{os.getuid()}.sock"
-
-
-def _postgres_data(state: Path, project: str) -> Path:
-    """Root's lies where the user that PostgreSQL runs as gets to it."""
-    return SYSTEM_STATE / project / "postgres" if os.geteuid() == 0 else state / "data" / "postgres"
 
 
 def _generation(state: Path, known: Record) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from console import UserError
 from files import write_if_changed
+from stacks.definition.services import SERVICES
 from stacks.state.record import ROTATION, make_private_dir
 
 if TYPE_CHECKING:
@@ -21,17 +22,9 @@ if TYPE_CHECKING:
 
 FOLDER = "secrets"  # in a stack's state directory
 # Made once; what is stored depends on them.
-GENERATED: dict[str, Callable[[], str]] = {
-    "postgres-password": lambda: random.token_hex(24),
-    "database-password": lambda: random.token_hex(24),
-    "object-store-root-user": lambda: f"root{random.token_hex(8)}",
-    "object-store-root-password": lambda: random.token_hex(24),
-    "object-store-key": lambda: f"mlflow{random.token_hex(8)}",
-    "object-store-secret": lambda: random.token_hex(24),
-    "gateway-passphrase": lambda: random.token_hex(32),
-}
+GENERATED = {secret.name: secret for service in SERVICES.values() for secret in service.secrets}
 # While a rotation is under way, the value before it, by which the stores are brought to the new one; else empty.
-PREVIOUS = {f"{name}-previous": name for name in ("postgres-password", "gateway-passphrase")}
+PREVIOUS = {f"{name}-previous": name for name, secret in GENERATED.items() if secret.keeps_previous}
 # Written anew from those at each `up`, in the form that a program reads.
 DERIVED: dict[str, Callable[[dict[str, str]], str]] = {
     # PostgreSQL manual, 32.16 The Password File
@@ -56,6 +49,11 @@ def _escaped(password: str) -> str:
 
 def _profile(key: str, secret: str) -> str:
     return f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"
+
+
+def fresh(name: str) -> str:
+    """A new value of one of `GENERATED`."""
+    return GENERATED[name].prefix + random.token_hex(GENERATED[name].size)
 
 
 def folder(deployment: Deployment) -> Path:
@@ -101,7 +99,7 @@ def ensure(deployment: Deployment, wanted: Iterable[str], *, engine: str) -> set
                 f"or give up the data: invoke down --stack={deployment.name} --volumes",
             )
         else:
-            known[name] = GENERATED[name]()
+            known[name] = fresh(name)
         write(path, known[name], engine)
     for name in sorted(wanted & DERIVED.keys()):
         write(folder(deployment) / name, DERIVED[name](known), engine)

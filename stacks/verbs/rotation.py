@@ -17,18 +17,12 @@ from typing import TYPE_CHECKING, Any
 from console import UserError, confirm, note
 from files import sync
 from stacks import engines
+from stacks.definition.services import SERVICES
 from stacks.state import opening, secrets
 from stacks.state.record import ROTATION, locked, make_private_dir
 
 if TYPE_CHECKING:
     from stacks.definition.deployment import Deployment
-
-# By the service that takes them. A store's user names are no secrets and stay.
-ROTATED = {
-    "postgres": ("postgres-password", "database-password"),
-    "object-store": ("object-store-root-password", "object-store-secret"),
-    "gateway-sync": ("gateway-passphrase",),
-}
 
 
 def rotate(deployment: Deployment, *, yes: bool, timeout: float) -> dict[str, Any] | None:
@@ -48,7 +42,7 @@ def rotate(deployment: Deployment, *, yes: bool, timeout: float) -> dict[str, An
     started = time.monotonic()
     stack = deployment.name
     engine = engines.running(deployment)
-    names = [name for service, owned in ROTATED.items() if service in deployment.services for name in owned]
+    names = deployment.rotated
     for line in _left_alone(deployment):
         note(line)
     if not names:
@@ -89,7 +83,7 @@ def begin(deployment: Deployment, names: list[str]) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     make_private_dir(fresh)
     for name in names:
-        secrets.write(fresh / name, secrets.GENERATED[name](), "host")  # for us alone, on either engine
+        secrets.write(fresh / name, secrets.fresh(name), "host")  # for us alone, on either engine
     secrets.write(fresh / "generation", str(deployment.generation + 1), "host")
     sync(fresh)
     fresh.rename(place)
@@ -113,17 +107,12 @@ def finish(deployment: Deployment, engine: str) -> None:
 
 def _left_alone(deployment: Deployment) -> list[str]:
     """What is not ours to change, a line each."""
-    settings, lines = deployment.settings, []
-    if settings.database:
-        lines.append(
-            "left alone: the password of your own PostgreSQL; change it there and in the setting 'database'"
-        )
-    if settings.object_store == "external" and "bucket" in deployment.services:
-        lines.append(
-            "left alone: the key of your own object store; change it there and in s3_access_key, s3_secret_key"
-        )
-    if {"gateway", "gateway-sync"} & set(deployment.services):
-        lines.append(
-            f"left alone: provider keys; replace the file in {settings.gateway_keys}, then invoke up"
-        )
-    return lines
+    external = [
+        SERVICES[name].external
+        for name in deployment.services
+        if SERVICES[name].checks_external(deployment.settings)
+    ]
+    if deployment.gateway:
+        keys = deployment.settings.gateway_keys
+        external.append(f"provider keys; replace the file in {keys}, then invoke up")
+    return [f"left alone: {what}" for what in external]

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 Action = Literal["none", "migrate", "restore"]
 
-WRITERS = ("mlflow", "cleanup")
-BEFORE_SCHEMA = ("postgres", "role", "object-store", "bucket")
 ALL_SETS = 10**6  # nothing is pruned: what a later way back needs may be the oldest set
 LOCK_SECONDS = (
     600  # what a killed upgrade left running ends by itself, and holds the database's lock until then
@@ -227,7 +225,7 @@ def _plan(before: Engine, version: str, folder: Path) -> tuple[Plan, Engine]:
     before.prepare()  # this checkout may be newer than what runs, and the way back must be open
     after.prepare()
     plan = Plan(stack, deployment.mlflow_version, version, folder)
-    if "schema" not in deployment.services:
+    if not deployment.having("writes"):
         return plan, after
     found = data.inspect(after)
     if found["state"] in {"empty", "unknown"}:
@@ -346,7 +344,7 @@ def _back_up(engine: Engine, folder: Path, purpose: str) -> Path:
     """
     from backups.sets import list_sets
 
-    for service in WRITERS:
+    for service in engine.deployment.having("writes"):
         engine.stop(service)
     there = {one.path for one in list_sets(folder)[0]}
     _succeed(data.back_up(engine, {"to": folder, "keep": ALL_SETS, "purpose": purpose}))
@@ -362,10 +360,10 @@ def _migrate(engine: Engine, backup: Path) -> None:
 def _put_back(engine: Engine, journal: Journal, timeout: float) -> None:
     """Bring back the version that ran, and the data of the backup where it may have changed since."""
     engine.prepare()
-    for service in WRITERS:
+    for service in engine.deployment.having("writes"):
         engine.stop(service)
     if journal.data_changed:
-        if stores := [name for name in engine.deployment.services if name in BEFORE_SCHEMA]:
+        if stores := engine.deployment.having("before_schema"):
             engine.up(timeout=timeout, services=stores)
         if journal.served:
             kept = _back_up(engine, Path(journal.folder), "before-way-back")

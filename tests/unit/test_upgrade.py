@@ -116,7 +116,7 @@ def test_the_way_back_restores_only_data_that_may_have_changed(
         ("latest", (), "is no version of MLflow"),
         ("3.17", (), "is no version of MLflow"),
         ("2.22.5", (), "too old to run here"),
-        ("3.10.1", ("mlflow", "gateway-sync"), "has no AI gateway built in"),
+        ("3.10.1", ("mlflow", "gateway-sync"), "too old for the service 'gateway-sync'"),
     ],
 )
 def test_a_version_that_cannot_run_is_refused(version: str, services: tuple[str, ...], reason: str) -> None:
