@@ -19,8 +19,14 @@ from images import index
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "images" / "mlflow"
 LOWEST_PYTHON = "3.11"  # the oldest a base made from packages may carry (Debian 12)
-# What an older MLflow does not say of its requirements: that it does not import with newer ones.
-LIMITS = {(3, 15): ("sqlalchemy<2.1",)}
+# What an older MLflow does not say of its requirements: that it does not import with newer ones, or that a part of it
+# which a stack uses needs one more. Each with the first MLflow that needs it, and the first that does no more.
+LIMITS = (
+    ("sqlalchemy<2.1", (0,), (3, 15)),
+    ("aiohttp<4", (3, 3), (3, 11)),  # both gateways call providers with it (mlflow's extra "gateway")
+    ("huey>=2.5,<3", (3, 5), (3, 6)),  # background jobs (mlflow's extra "jobs")
+    ("uv", (3, 6), (3, 9)),  # background jobs look for it on the PATH
+)
 
 
 COMPILE = (
@@ -70,7 +76,7 @@ def for_version(version: str, folder: Path, *, local: bool) -> Path:
 def limits(version: str) -> tuple[str, ...]:
     """The requirements beside its own that a version of MLflow needs."""
     number = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    return tuple(limit for before, found in LIMITS.items() if number < before for limit in found)
+    return tuple(limit for limit, since, until in LIMITS if since <= number < until)
 
 
 def uv(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from console import UserError
 from process.loading import loading
 from process.tether import die_with_parent
-from server import room
+from server import room, upstream
 from server.asgi import BoundedExit, Readiness, ServerTransfers
 from server.environment import PRESIGNED, START_LOCK, WAIT_FOR_SCHEMA, truth
 from server.full import tell_when_full
@@ -52,15 +52,15 @@ def _create() -> App:
         from mlflow.server.handlers import _get_tracking_store, initialize_backend_stores
         from mlflow.version import VERSION
 
-    backend = os.environ["_MLFLOW_SERVER_FILE_STORE"]
+    backend = os.environ[upstream.BACKEND_STORE]
     if truth(os.environ.get(WAIT_FOR_SCHEMA, "")):
         wait_for_schema(backend)
     initialize_backend_stores(
-        backend, os.environ["_MLFLOW_SERVER_REGISTRY_STORE"], os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"]
+        backend, os.environ[upstream.REGISTRY_STORE], os.environ[upstream.ARTIFACT_ROOT]
     )
     _check_trace_rollup(backend)
 
-    prefix = os.environ.get("_MLFLOW_STATIC_PREFIX", "")
+    prefix = os.environ.get(upstream.STATIC_PREFIX, "")
     store: Any = _get_tracking_store()
     tell_when_full(mlflow_app)
     app: App = mlflow_app
@@ -79,7 +79,7 @@ def _create() -> App:
 
 
 def _check_trace_rollup(backend: str) -> None:
-    """Have mlflow check its settings for traces that are kept as daily sums; older versions have none (to 3.15)."""
+    """Have mlflow check its settings for traces that are kept as daily sums; older versions have none."""
     try:
         from mlflow.tracing.trace_rollup_service import validate_sql_trace_rollup_startup
     except ModuleNotFoundError:

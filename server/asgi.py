@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from process.asgi import respond
+from server.upstream import NO_MULTIPART_UPLOAD, NO_PRESIGNED_DOWNLOAD, OFFERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
     from process.asgi import App, Message, Receive, Send
 
     Answer = tuple[str, list[str]]  # why it is not ready, or ""; what has no room
-
-# What mlflow raises for a store without such transfers (mlflow.exceptions, 3.17.2). Clients fall back to the
-# server when the answer is 501 (downloads) or its message begins with the first of these (uploads).
-NO_MULTIPART_UPLOAD = "Multipart upload is not supported for the current artifact repository"
-NO_PRESIGNED_DOWNLOAD = "Presigned download is not supported for the current artifact repository"
 
 
 class NotReady(Exception):  # noqa: N818 (it is an answer)
@@ -146,7 +142,7 @@ def _without_offer(send: Send) -> Send:
         body = b"".join(chunks)
         if start["status"] == 200:
             info = json.loads(body)
-            for key in ("multipart_uploads_enabled", "multipart_downloads_enabled"):
+            for key in OFFERS:
                 info[key] = False
             body = json.dumps(info).encode()
         headers = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]

@@ -7,6 +7,8 @@ import os
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from server import upstream
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -85,22 +87,22 @@ def arguments(argv: Sequence[str] | None, environ: Mapping[str, str]) -> argpars
 
 
 def private_variables(given: argparse.Namespace) -> dict[str, str]:
-    """Make the variables that ``mlflow server`` sets for its workers (``mlflow.server._run_server``, 3.17.2).
+    """Make the variables that ``mlflow server`` sets for its workers (``mlflow.server._run_server``).
 
     Args:
         given: what `arguments` returned.
     """
     variables = {
-        "_MLFLOW_SERVER_FILE_STORE": given.backend_store_uri,
-        "_MLFLOW_SERVER_REGISTRY_STORE": given.registry_store_uri or given.backend_store_uri,
-        "_MLFLOW_SERVER_ARTIFACT_ROOT": given.default_artifact_root,
-        "_MLFLOW_SERVER_ARTIFACT_DESTINATION": given.artifacts_destination,
-        "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
-        "_MLFLOW_STATIC_PREFIX": given.static_prefix,
-        "prometheus_multiproc_dir": given.expose_prometheus,
-        "_MLFLOW_SGI_NAME": "uvicorn",
-        "_MLFLOW_SERVER_BOOT_ID": uuid.uuid4().hex,
-        "_MLFLOW_IN_JOB_EXECUTOR": "false",  # never rebuild scorer code in the server itself
+        upstream.BACKEND_STORE: given.backend_store_uri,
+        upstream.REGISTRY_STORE: given.registry_store_uri or given.backend_store_uri,
+        upstream.ARTIFACT_ROOT: given.default_artifact_root,
+        upstream.ARTIFACT_DESTINATION: given.artifacts_destination,
+        upstream.SERVE_ARTIFACTS: "true",
+        upstream.STATIC_PREFIX: given.static_prefix,
+        upstream.METRICS_FOLDER: given.expose_prometheus,
+        upstream.SERVER_KIND: "uvicorn",
+        upstream.BOOT_ID: uuid.uuid4().hex,
+        upstream.IN_JOB_EXECUTOR: "false",  # never rebuild scorer code in the server itself
     }
     return {name: value for name, value in variables.items() if value}
 

@@ -9,6 +9,8 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from server.upstream import FEATURES, number
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -141,12 +143,13 @@ SERVICES: dict[str, Service] = {
         oneshot=True,
         wanted=lambda settings, stack: not _standalone(settings, stack),
         reads_gateway=True,
-        oldest_mlflow=(3, 12),  # the gateway in the server of 3.10 does not answer
-        instead=("the AI gateway as a process of its own:", "invoke up --set gateway=standalone"),
+        oldest_mlflow=number(FEATURES["gateway"].since),
+        instead=("until then the AI gateway as a process of its own:", "invoke up --set gateway=standalone"),
         secrets=(Secret("gateway-passphrase", size=32, keeps_previous=True),),
     ),
     "gateway": Service(
         wanted=_standalone,
+        oldest_mlflow=number(FEATURES["standalone"].since),
         port=lambda settings: settings.gateway_port,
         readiness="/health",
         reads_gateway=True,

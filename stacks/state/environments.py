@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from console import UserError, note
 from images import catalogue
+from server.upstream import FEATURES, number
 from stacks.definition.services import SERVICES
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from stacks.definition.deployment import Deployment
 
 FOLDER = "mlflow"  # in a stack's state directory
-OLDEST = (3, 3)  # from there on there is mlflow.server.fastapi_app, which server/ runs
 
 
 @functools.cache
@@ -44,11 +44,6 @@ def installed() -> str:
         return ""
 
 
-def number(version: str) -> tuple[int, ...]:
-    """A version's first three numbers, to compare it by."""
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-
-
 def check(version: str, services: Collection[str]) -> None:
     """Hold that a stack with these services can run a version.
 
@@ -59,17 +54,18 @@ def check(version: str, services: Collection[str]) -> None:
         raise UserError(
             f"'{version}' is no version of MLflow", f"such as {pinned()}, which this checkout pins"
         )
-    if number(version) < OLDEST:
+    first = FEATURES["server"].since
+    if number(version) < number(first):
         raise UserError(
             f"MLflow {version} is too old to run here",
-            f"stacks run MLflow {'.'.join(map(str, OLDEST))} and later",
+            f"stacks run MLflow {first} and later",
             "the data of an older one: invoke backup --backend-store-uri=URI, then restore it into a stack",
         )
     for name in services:
         if number(version) < (oldest := SERVICES[name].oldest_mlflow):
             raise UserError(
                 f"MLflow {version} is too old for the service '{name}'",
-                f"it works from {'.'.join(map(str, oldest))} on; until then:",
+                f"it works from {'.'.join(map(str, oldest))} on",
                 *SERVICES[name].instead,
             )
 
@@ -134,14 +130,32 @@ def ensure_environment(deployment: Deployment) -> None:
     if version == installed() or (target / "bin" / "python").exists():
         return
     from images.lock import FOLDER as IMAGE
-    from images.lock import uv
 
     started = time.monotonic()
     wanted = lock(deployment, local=True) or IMAGE / "requirements.txt"
     note(f"making an environment with MLflow {version}")
-    work = target.with_name(f"{version}.partial")
+    install(version, wanted, target)
+    note(f"made {target} in {time.monotonic() - started:.0f} s")
+
+
+def install(version: str, wanted: Path, target: Path, *, bytecode: bool = True) -> None:
+    """Make an environment, whole or not at all.
+
+    Args:
+        version: of MLflow, for the message.
+        wanted: the lock that it is made from.
+        target: its folder, which must not be there.
+        bytecode: compile it, for it is started more than once.
+
+    Raises:
+        UserError: it cannot be installed.
+    """
+    from images.lock import uv
+
+    work = target.with_name(f"{target.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
-    flags = ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--compile-bytecode"]
+    flags = ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
+    flags += ["--compile-bytecode"] if bytecode else []
     for command in (
         ["venv", "--quiet", "--relocatable", "--python", sys.executable, str(work)],
         ["pip", "install", "--quiet", "--python", str(work), *flags, "--requirement", str(wanted)],
@@ -155,7 +169,6 @@ def ensure_environment(deployment: Deployment) -> None:
                 f"is there room? df -h {target.parent}",
             )
     work.rename(target)
-    note(f"made {target} in {time.monotonic() - started:.0f} s")
 
 
 def remove_others(deployment: Deployment, keep: Collection[str]) -> None:

@@ -138,11 +138,15 @@ class Running:
 
 
 def launch(
-    folder: Path, *command: str, port: int | None = None, env: Mapping[str, str] | None = None
+    folder: Path,
+    *command: str,
+    port: int | None = None,
+    env: Mapping[str, str] | None = None,
+    python: str = sys.executable,
 ) -> Running:
     """Start a command of this project; ``{port}`` in its arguments is a free port."""
     port = port or free_port()
-    argv = [sys.executable, "-m", *(word.replace("{port}", str(port)) for word in command)]
+    argv = [python, "-m", *(word.replace("{port}", str(port)) for word in command)]
     log = folder / f"{command[0]}-{port}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(

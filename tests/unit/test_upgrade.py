@@ -116,7 +116,8 @@ def test_the_way_back_restores_only_data_that_may_have_changed(
         ("latest", (), "is no version of MLflow"),
         ("3.17", (), "is no version of MLflow"),
         ("2.22.5", (), "too old to run here"),
-        ("3.10.1", ("mlflow", "gateway-sync"), "too old for the service 'gateway-sync'"),
+        ("3.8.1", ("mlflow", "gateway-sync"), "too old for the service 'gateway-sync'"),
+        ("3.5.1", ("mlflow", "gateway"), "too old for the service 'gateway'"),
     ],
 )
 def test_a_version_that_cannot_run_is_refused(version: str, services: tuple[str, ...], reason: str) -> None:
@@ -126,7 +127,9 @@ def test_a_version_that_cannot_run_is_refused(version: str, services: tuple[str,
 
 def test_versions_that_can_run_are_taken() -> None:
     for version in ("3.3.2", "3.5.1", "3.18.0rc1", environments.pinned()):
-        environments.check(version, ("mlflow", "gateway"))
+        environments.check(version, ("mlflow",))
+    environments.check("3.6.0", ("mlflow", "gateway"))
+    environments.check("3.9.0", ("mlflow", "gateway-sync"))
 
 
 def test_a_stack_goes_on_with_its_version_and_a_note(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,7 +154,10 @@ def test_another_version_runs_in_an_environment_of_its_own() -> None:
 
 
 def test_an_old_version_is_installed_with_what_it_imports_with() -> None:
-    assert lock.limits("3.10.1") == ("sqlalchemy<2.1",)
+    assert lock.limits("3.5.1") == ("sqlalchemy<2.1", "aiohttp<4", "huey>=2.5,<3")
+    assert lock.limits("3.8.1") == ("sqlalchemy<2.1", "aiohttp<4", "uv")
+    assert lock.limits("3.10.1") == ("sqlalchemy<2.1", "aiohttp<4")
+    assert lock.limits("3.11.0") == ("sqlalchemy<2.1",)
     assert lock.limits("3.15.1") == ()
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from process.asgi import respond
-from server.asgi import NO_MULTIPART_UPLOAD, NO_PRESIGNED_DOWNLOAD, NotReady, Readiness, ServerTransfers
+from server.asgi import NotReady, Readiness, ServerTransfers
+from server.upstream import NO_MULTIPART_UPLOAD, NO_PRESIGNED_DOWNLOAD
 
 if TYPE_CHECKING:
     from process.asgi import App, Message, Receive, Send
