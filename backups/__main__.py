@@ -186,7 +186,7 @@ def _restore(arguments: argparse.Namespace) -> int:
 
     uri, destination = _uri(arguments), arguments.artifacts_destination or None
     with open_backup(arguments.backup) as one:
-        for line in restore.plan(uri, one).lines(uri, destination):
+        for line in restore.plan(uri, one).lines(destination):
             note(line)
         if not confirm("Replace what is there now?", yes=arguments.yes):
             return 1

@@ -17,6 +17,7 @@ from database import postgresql, sqlite
 from database.connection import connect, driver_errors, sqlite_path
 from database.inspection import source_of
 from database.lock import maintenance_lock
+from database.programs import find_programs
 from database.revision import mlflow_version
 from database.schema import read_schema
 from files import require_room, sha256, sync
@@ -54,7 +55,7 @@ def back_up(
         keys: further files that the data depends on (gateway passphrase, auth database).
         keep: how many sets of this database to keep, None for all.
         wait_seconds: how long to wait for another process that holds the maintenance lock.
-        pg_command: see `database.postgresql.find_programs`.
+        pg_command: see `database.programs.find_programs`.
         purpose: one word for the manifest.
 
     Raises:
@@ -167,7 +168,7 @@ def _dump_part(
         target.hardlink_to(last.path / last.database["file"])
         names = ("schema", "file", "bytes", "sha256", "rows", "position", "server_version", "identity")
         return {name: last.database[name] for name in names}
-    programs = postgresql.find_programs(version, pg_command)
+    programs = find_programs(version, pg_command)
     dump = postgresql.dump(engine, programs, target)
     return {
         "schema": dump.schema,

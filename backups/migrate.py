@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from backups import sets
 from backups.backup import write_set
-from backups.restore import load_set
+from backups.loading import load_set
 from console import Progress, UserError, note
 from database import postgresql, sqlite
 from database.connection import connect, driver_errors, redact, sqlite_path
@@ -101,7 +101,7 @@ def migrate(
         uri: the backend store.
         to: the folder of backup sets; one is written there first.
         wait_seconds: how long to wait for another process that holds the maintenance lock.
-        pg_command: see `database.postgresql.find_programs`.
+        pg_command: see `database.programs.find_programs`.
         on_step: called before each revision, as in `run_migration`.
         backup: a set of this database as it is now, which nobody writes to; no other is written then.
 

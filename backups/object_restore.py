@@ -57,6 +57,11 @@ class Restore:
             grown = sum(entry.size - self._there[entry.key].size for entry in self._different)
             require_room(place, missing + again + max(0, grown), "what is to be restored")
 
+    @property
+    def replaces(self) -> bool:
+        """Whether an object that is there will get another content."""
+        return bool(self._different)
+
     def _entries(self) -> Iterator[Entry]:
         """The set's objects; without the empty ones that some S3 tools make for a folder, where folders exist."""
         folders = isinstance(self._store, LocalStore)

@@ -2,58 +2,99 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
-import sqlite3
-import tempfile
 import time
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backups import sets
+from backups.backup import write_set
+from backups.loading import check_known, load_set
 from console import UserError, note, size
 from database import postgresql, sqlite
-from database.connection import connect, driver_errors, redact, sqlite_path
-from database.inspection import count_rows
+from database.connection import connect, driver_errors, normalize, redact, sqlite_path
+from database.inspection import count_rows, source_of
 from database.locations import move
 from database.lock import maintenance_lock
-from database.revision import revisions
-from database.schema import KEPT, read_schema, run_migration
-from files import require_room, sha256
+from database.others import Others
+from database.schema import read_schema
+from files import sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from sqlalchemy import Engine
 
+    from backups.places import Place
     from backups.sets import BackupSet
     from database.revision import Schema
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a restore would replace."""
+    """What a restore would replace.
+
+    Attributes:
+        backup: the set.
+        database: the backend store, without a password.
+        schema: the state of its schema; None where there is no file yet.
+        rows: of each table of MLflow's.
+        users: who else uses the database at this moment, a line each.
+        others: what lies beside MLflow's tables.
+        identity: what tells the database from every other, where its kind has that.
+    """
 
     backup: BackupSet
-    schema: Schema | None
-    rows: dict[str, int]
-    users: list[str]
+    database: str
+    schema: Schema | None = None
+    rows: dict[str, int] = field(default_factory=dict)
+    users: list[str] = field(default_factory=list)
+    others: Others = field(default_factory=Others)
+    identity: dict[str, Any] | None = None
 
-    def lines(self, uri: str, destination: str | None) -> list[str]:
+    @property
+    def fingerprint(self) -> str:
+        """Return what is equal as long as the same would be replaced by the same; rows may come and go meanwhile."""
+        parts = [
+            self.backup.manifest["checksum"],
+            self.database,
+            self.identity,
+            self.schema and self.schema.revision,
+            self.others.relations,
+            self.others.views,
+            self.others.keys,
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def lines(self, destination: str | None) -> list[str]:
         """Return the plan as a person reads it."""
         now = sum(self.rows.values())
         then = sum(self.backup.database["rows"].values())
         state = self.schema.state if self.schema else "no file yet"
         text = [f"restore {self.backup.where} of {self.backup.manifest['created']}"]
-        text.append(f"  database   {redact(uri)}: {now} rows ({state}) become {then} rows")
+        text.append(f"  database   {self.database}: {now} rows ({state}) become {then} rows")
         artifacts = self.backup.artifacts
         if artifacts and destination:
             amount = f"{artifacts['objects']} objects, {size(artifacts['bytes'])}"
             text.append(f"  artifacts  {redact(destination)}: {amount}")
         elif artifacts:
             text.append("  artifacts  left alone: no --artifacts-destination")
-        return [*text, *(f"  in use by  {one}" for one in self.users)]
+        return [*text, *self.others.lines(), *(f"  in use by  {user}" for user in self.users)]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the shape that ``restore --plan`` shows."""
+        return {
+            "backup": self.backup.as_json(),
+            "database": self.database,
+            "state": self.schema.state if self.schema else "empty",
+            "rows": self.rows,
+            "users": self.users,
+            "kept": [name for _, name in self.others.relations],
+            "blocked": [key._asdict() for key in self.others.keys],
+            "fingerprint": self.fingerprint,
+        }
 
 
 def plan(uri: str, backup: Path | BackupSet) -> Plan:
@@ -66,19 +107,31 @@ def plan(uri: str, backup: Path | BackupSet) -> Plan:
     _check_pair(uri, one)
     path = sqlite_path(uri)
     if path is not None and not path.exists():
-        return Plan(one, None, {}, [])
+        return Plan(one, normalize(uri).render_as_string(hide_password=True))
     engine = connect(uri)
     try:
-        schema = read_schema(engine)
-        if path is not None:
-            with closing(sqlite.open_database(path)) as database:
-                rows = sqlite.count_rows(database)
-            using = sqlite.users(path)
-            return Plan(one, schema, rows, using.split(", ") if using else [])
-        with engine.connect() as connection:
-            return Plan(one, schema, postgresql.count_rows(connection), postgresql.other_sessions(connection))
+        return _plan(engine, one)
     finally:
         engine.dispose()
+
+
+def _plan(engine: Engine, one: BackupSet) -> Plan:
+    path, schema, source = sqlite_path(engine.url), read_schema(engine), source_of(engine)
+    if path is not None:
+        with closing(sqlite.open_database(path)) as database:
+            rows, others = sqlite.count_rows(database), sqlite.others(database)
+        using = sqlite.users(path)
+        return Plan(one, source, schema, rows, using.split(", ") if using else [], others)
+    with engine.connect() as connection:
+        return Plan(
+            one,
+            source,
+            schema,
+            postgresql.count_rows(connection),
+            postgresql.other_sessions(connection),
+            postgresql.others(connection),
+            postgresql.identity(connection),
+        )
 
 
 def _opened(backup: Path | BackupSet) -> BackupSet:
@@ -127,6 +180,8 @@ def restore(
     to_head: bool = False,
     wait_seconds: float = 0,
     pg_command: str | None = None,
+    save_to: Place | None = None,
+    shown: str = "",
 ) -> Result:
     """Verify a set, then make database, artifacts and keys what it holds.
 
@@ -143,19 +198,28 @@ def restore(
         keys_to: where to put the set's key files; None leaves them in the set.
         to_head: migrate a schema that is behind; the set is its backup.
         wait_seconds: how long to wait for another process that holds the maintenance lock.
-        pg_command: see `database.postgresql.find_programs`.
+        pg_command: see `database.programs.find_programs`.
+        save_to: where what is replaced is backed up first; None for nowhere.
+        shown: the `Plan.fingerprint` that somebody agreed to; nothing is done if it would be another one now.
 
     Raises:
-        UserError: the set is damaged or does not fit, or loading failed; then the database is as it was.
+        UserError: the set is damaged or does not fit, something is not as it was shown, or loading failed; then the
+            database is as it was.
     """
     begun = time.monotonic()
     one = _opened(backup)
     _check_pair(uri, one)
     if to_head:
-        _check_known(one)
+        check_known(one)
     engine = connect(uri, create=True)
     try:
         with driver_errors("restore"), maintenance_lock(engine, "restore", wait_seconds) as lock:
+            before = _plan(engine, one)
+            if shown and before.fingerprint != shown:
+                raise UserError(
+                    "the set or the database is not what the plan showed; nothing was changed", "run it again"
+                )
+            before.others.refuse_keys()
             sets.verify(one)
             artifacts = None
             if destination is not None and one.artifacts:
@@ -163,6 +227,7 @@ def restore(
                 from backups.object_restore import Restore
 
                 objects = Restore(destination, one)
+                _save(engine, before, save_to, destination if objects.replaces else None, pg_command)
                 with objects.adding() as finish:
 
                     def ready() -> None:
@@ -176,6 +241,7 @@ def restore(
                 artifacts = objects.replace_different()
                 tell_outside(engine, destination, "are named by the database and were not restored")
             else:
+                _save(engine, before, save_to, None, pg_command)
                 expected = load_set(engine, one, pg_command=pg_command, to_head=to_head, ready=lock.check)
             keys = _restore_keys(one, keys_to) if keys_to else []
             rows = sum(_recount(engine, expected).values())
@@ -184,123 +250,13 @@ def restore(
         engine.dispose()
 
 
-def load_set(
-    engine: Engine,
-    one: BackupSet,
-    *,
-    pg_command: str | None = None,
-    to_head: bool = False,
-    ready: Callable[[], None] = lambda: None,
-) -> dict[str, int]:
-    """Replace the database's content by that of a verified set, in one transaction.
-
-    Args:
-        engine: to the database.
-        one: the set.
-        pg_command: see `database.postgresql.find_programs`.
-        to_head: its schema is then that of the installed MLflow: PostgreSQL in a second transaction.
-        ready: called before the transaction is committed (SQLite: begun); what it raises undoes everything.
-
-    Returns:
-        The number of rows that each table has got.
-
-    Raises:
-        UserError: it failed, and the database is as it was.
-    """
-    source = sets.inside(one, one.database["file"])
-    rows: dict[str, int] = one.database["rows"]
-    path = sqlite_path(engine.url)
-    if path is not None:
-        engine.dispose()
-        if not to_head:
-            ready()
-            _load_sqlite(path, one, source)
-            return rows
-        with _at_head(one, source) as current:
-            ready()
-            _load_sqlite(path, one, current)
-            with closing(sqlite.open_database(current)) as copied:
-                return sqlite.count_rows(copied)
-    if one.database["kind"] == "sqlite":
-        return _load_sqlite_into_postgresql(engine, one, source, ready)
-    with engine.connect() as connection:
-        version = postgresql.server_version(connection)
-        here = postgresql.identity(connection)
-        schema = postgresql.current_schema(connection)
-    if schema != one.database["schema"]:
-        raise UserError(
-            f"the backup is of the schema '{one.database['schema']}', this database's is '{schema}'",
-            f"create it and put it first: ALTER ROLE ... SET search_path = {one.database['schema']}",
-        )
-    stored = one.database.get("identity")
-    programs = postgresql.find_programs(version, pg_command)
-    postgresql.load(engine, programs, source, rows, owners=stored == here, ready=ready)
-    if to_head and read_schema(engine).state == "behind":
-        return _migrated(engine, one, rows)
-    return rows
-
-
-def _migrated(engine: Engine, one: BackupSet, rows: dict[str, int]) -> dict[str, int]:
-    """Migrate what was loaded; returns the rows that each table must have that users logged to."""
-    note("migrating the schema")
-    try:
-        run_migration(engine, lambda _done, _total, _step: None)
-    except Exception as error:  # a migration may raise anything
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"the backup is restored, but its schema cannot be migrated: {redact(reason[0])}",
-            f"it is of MLflow {one.manifest['mlflow_version']}, which goes on with it as it is",
-        ) from None
-    return {table: rows[table] for table in KEPT if table in rows}
-
-
-def _load_sqlite(path: Path, one: BackupSet, source: Path) -> None:
-    require_room(path.parent, one.database["bytes"], "the restored database")
-    try:
-        with sqlite.exclusive(path) as database:
-            sqlite.replace_content(database, source, "restoring the database", one.database["journal_mode"])
-    except sqlite3.OperationalError as error:
-        raise UserError(f"cannot restore to {path}: {error}", "the database is as it was") from None
-
-
-def _check_known(one: BackupSet) -> list[str]:
-    """Return the revisions of the installed MLflow, the newest last; the set's is among them."""
-    known = [step.revision for step in revisions()]
-    if one.database["revision"] not in known:
-        raise UserError(
-            f"the backup is of MLflow {one.manifest['mlflow_version']}; this one does not know its schema",
-            f"use MLflow {one.manifest['mlflow_version']} or later",
-        )
-    return known
-
-
-@contextmanager
-def _at_head(one: BackupSet, source: Path) -> Iterator[Path]:
-    """Give a SQLite copy of a set's database whose schema is at the head of the installed MLflow."""
-    if one.database["revision"] == _check_known(one)[-1]:
-        yield source
-        return
-    with tempfile.TemporaryDirectory(prefix="mlflow-stacks-") as folder:
-        require_room(Path(folder), 3 * one.database["bytes"], "a migrated copy of the backup")
-        copied = Path(folder) / source.name
-        shutil.copyfile(source, copied)
-        engine = connect(f"sqlite:///{copied}", foreign_keys=False)
-        try:
-            run_migration(engine, lambda _done, _total, _step: None)
-        finally:
-            engine.dispose()
-        yield copied
-
-
-def _load_sqlite_into_postgresql(
-    engine: Engine, one: BackupSet, source: Path, ready: Callable[[], None]
-) -> dict[str, int]:
-    from database.tablecopy import copy_tables
-
-    with _at_head(one, source) as current:
-        copy_tables(current, engine, ready)
-        with closing(sqlite.open_database(current)) as copied:
-            return sqlite.count_rows(copied)
+def _save(
+    engine: Engine, before: Plan, to: Place | None, destination: str | None, pg_command: str | None
+) -> None:
+    """Back up what will be replaced: the database if it holds anything, the artifacts if one changes."""
+    if to is not None and (any(before.rows.values()) or destination):
+        saved = write_set(engine, to, "before-restore", destination=destination, pg_command=pg_command)
+        note(f"what is replaced was backed up to {saved.where}")
 
 
 def _recount(engine: Engine, expected: dict[str, int]) -> dict[str, int]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from sqlalchemy import inspect, text
 
 from console import UserError
+from database.tables import HEAD
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -174,6 +175,15 @@ def _judge(
 
 def _has_rows(connection: Connection, tables: set[str]) -> bool:
     return any(connection.exec_driver_sql(f"SELECT 1 FROM {table} LIMIT 1").first() for table in tables)  # noqa: S608
+
+
+def is_listed(revision: str | None) -> bool:
+    """Whether `database.tables` knows all tables of a schema's revision."""
+    if revision is None or revision in RELEASED_HEADS:
+        return True
+    names = [step.revision for step in revisions()]
+    newest = names.index(HEAD) if HEAD in names else len(names)
+    return revision in names[: newest + 1]
 
 
 def refusal(schema: Schema, shown_uri: str) -> UserError:

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from console import UserError, progress
+from database.others import Key, Others
+from database.revision import is_listed
+from database.tables import REVISION, linked, own
 from files import sync
 
 if TYPE_CHECKING:
@@ -133,8 +136,85 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
-    """Return the number of rows of every table."""
+def table_names(connection: sqlite3.Connection) -> list[str]:
+    """Return the name of every table."""
     query = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
-    names = [name for (name,) in connection.execute(query) if not name.startswith("sqlite_")]
+    return [name for (name,) in connection.execute(query) if not name.startswith("sqlite_")]
+
+
+def own_tables(connection: sqlite3.Connection) -> list[str]:
+    """Return the tables of MLflow's; see `database.tables`."""
+    names = table_names(connection)
+    mine = own(names)
+    if REVISION not in names:
+        return mine
+    revision = connection.execute(f"SELECT max(version_num) FROM {REVISION}").fetchone()[0]  # noqa: S608
+    if is_listed(revision):
+        return mine
+    tied = linked(mine, [(key.table, key.refers_to) for key in _foreign_keys(connection, names)])
+    return [name for name in names if name in tied]
+
+
+def others(connection: sqlite3.Connection) -> Others:
+    """Return what a database holds beside MLflow's tables. A view is its text here, and stays as it is."""
+    mine = own_tables(connection)
+    query = "SELECT upper(type), name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name"
+    names = [(kind, name) for kind, name in connection.execute(query) if not name.startswith("sqlite_")]
+    relations = tuple((kind, name) for kind, name in names if kind != "TABLE" or name not in mine)
+    keys = _foreign_keys(connection, [name for kind, name in relations if kind == "TABLE"])
+    return Others(
+        relations,
+        tuple(key for key in keys if key.refers_to in mine),
+        newer=tuple(name for name in mine if name not in own(mine)),
+    )
+
+
+def _foreign_keys(connection: sqlite3.Connection, tables: list[str]) -> list[Key]:
+    return [
+        Key(f"{row[0]} ({row[3]})", table, row[2])
+        for table in tables
+        for row in connection.execute(f'PRAGMA foreign_key_list("{table}")').fetchall()
+    ]
+
+
+def keep_others(old: sqlite3.Connection, beside: Others, new: Path) -> None:
+    """Copy what a database holds beside MLflow's tables into the one that shall take its place.
+
+    Args:
+        old: an open connection to the database.
+        beside: what `others` says of it.
+        new: a file of its own; what it has of the same names goes.
+
+    Raises:
+        UserError: a virtual table cannot be copied.
+    """
+    names = [name for _, name in beside.relations]
+    marks = ", ".join("?" * len(names))
+    query = (
+        f"SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name IN ({marks})"  # noqa: S608
+        " ORDER BY CASE type WHEN 'table' THEN 0 WHEN 'index' THEN 1 WHEN 'view' THEN 2 ELSE 3 END, rowid"
+    )
+    with closing(open_database(new)) as connection:
+        connection.execute("BEGIN")
+        for kind, name in beside.relations:
+            connection.execute(f'DROP {kind} IF EXISTS "{name}"')
+        for kind, name, _, statement in old.execute(query, names).fetchall():
+            if statement.upper().startswith("CREATE VIRTUAL"):
+                raise UserError(
+                    f"table {name} is not MLflow's and is a virtual one, which cannot be kept",
+                    "move it to a database of its own; nothing was changed",
+                )
+            connection.execute(statement)
+            if kind == "table":
+                columns = [row[1] for row in old.execute(f'PRAGMA table_info("{name}")')]
+                quoted = ", ".join(f'"{column}"' for column in columns)
+                rows = old.execute(f'SELECT {quoted} FROM "{name}"')  # noqa: S608
+                holders = ", ".join("?" * len(columns))
+                connection.executemany(f'INSERT INTO "{name}" ({quoted}) VALUES ({holders})', rows)  # noqa: S608
+        connection.execute("COMMIT")
+
+
+def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return the number of rows of every table of MLflow's."""
+    names = own_tables(connection)
     return {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}  # noqa: S608

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from console import UserError, progress
 from database import postgresql, sqlite
 from database.connection import connect
+from database.replacing import clear
 from database.schema import run_migration
 
 if TYPE_CHECKING:
@@ -33,12 +34,13 @@ _BATCH = 5000  # rows that are in memory at once
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def copy_tables(source: Path, engine: Engine, ready: Callable[[], None]) -> None:
-    """Replace everything in a PostgreSQL schema by the content of a SQLite database.
+def copy_tables(source: Path, engine: Engine, views: bytes, ready: Callable[[], None]) -> None:
+    """Replace MLflow's tables in a PostgreSQL schema by those of a SQLite database.
 
     Args:
         source: a SQLite file whose schema is at the head of the installed MLflow.
         engine: to the PostgreSQL database.
+        views: from `database.replacing.views_of`.
         ready: called before the old tables go; what it raises leaves them.
 
     Raises:
@@ -57,7 +59,7 @@ def copy_tables(source: Path, engine: Engine, ready: Callable[[], None]) -> None
                 _fill(database, connection)
             ready()
             with stage.begin() as connection:
-                _swap(connection, sqlite.count_rows(database), target)
+                _swap(connection, sqlite.count_rows(database), target, views)
     except (
         DBAPIError,
         psycopg2.Error,
@@ -134,7 +136,7 @@ def _fix_sequence(connection: Connection, table: str, column: str) -> None:
     )
 
 
-def _swap(connection: Connection, rows: dict[str, int], target: str) -> None:
+def _swap(connection: Connection, rows: dict[str, int], target: str, views: bytes) -> None:
     """Count the staged rows, drop the old tables, move the new ones; all in the caller's transaction."""
     staged = postgresql.count_rows(connection)
     for table, number in rows.items():
@@ -143,9 +145,15 @@ def _swap(connection: Connection, rows: dict[str, int], target: str) -> None:
                 f"table {table}: {staged.get(table, 0)} of {number} rows were copied", "nothing was changed"
             )
     connection.exec_driver_sql(f'SET LOCAL search_path = "{target}"')
-    connection.exec_driver_sql(postgresql.CLEAR.replace("%", "%%"))
-    for table in staged:
+    beside = postgresql.others(connection)
+    beside.refuse_keys()
+    connection.exec_driver_sql(clear(connection, beside, auth=False).replace("%", "%%"))
+    for table in postgresql.table_names(connection, STAGE):
         connection.exec_driver_sql(f'ALTER TABLE {STAGE}."{table}" SET SCHEMA "{target}"')
     routines = "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = %s::regnamespace"
     for routine in connection.exec_driver_sql(routines, (STAGE,)).scalars().all():
         connection.exec_driver_sql(f'ALTER ROUTINE {routine} SET SCHEMA "{target}"')
+    # without what psql alone understands
+    lines = [line for line in views.decode().splitlines(keepends=True) if not line.startswith("\\")]
+    if lines:
+        connection.exec_driver_sql("".join(lines).replace("%", "%%"))

@@ -6,6 +6,11 @@ and of the basic-auth app, which may share the database (mlflow/server/auth/db/m
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 TRACKING = frozenset(
     """
     assessments budget_policies datasets endpoint_bindings endpoint_model_mappings endpoint_tags endpoints
@@ -18,15 +23,42 @@ TRACKING = frozenset(
     scheduler_leases scorer_versions scorers secrets span_metrics spans sql_assessment_daily_rollups
     sql_span_cost_daily_rollups sql_trace_metric_daily_rollups sql_trace_rollup_rebuild_queue tags trace_info
     trace_metrics trace_request_metadata trace_tags webhook_events webhooks workspaces
-    """.split()  # noqa: SIM905 (75 lines otherwise)
+    """.split()
 )
 AUTH = frozenset(
     """
     experiment_permissions gateway_endpoint_permissions gateway_model_definition_permissions
     gateway_secret_permissions registered_model_permissions role_permissions roles scorer_permissions
     user_role_assignments users workspace_permissions
-    """.split()  # noqa: SIM905 (75 lines otherwise)
+    """.split()
 )
+HEAD = "dc11669786a5"  # the newest revision that these lists know
+REVISION, AUTH_REVISION = "alembic_version", "alembic_version_auth"
+# What else MLflow's migrations make in a PostgreSQL schema (mlflow/store/db_migrations/versions/1bd49d398cd23...).
+ROUTINES = frozenset({"prevent_secrets_aad_mutation"})
+
+
+def own(present: Iterable[str]) -> list[str]:
+    """Return which of a schema's tables are MLflow's, in the order given.
+
+    ``users`` and ``roles`` are names that others take, too: tables of basic auth count only beside their revision.
+    """
+    names = list(present)
+    mine = TRACKING | {REVISION} | (AUTH | {AUTH_REVISION} if AUTH_REVISION in names else set())
+    return [name for name in names if name in mine]
+
+
+def linked(mine: Iterable[str], keys: Iterable[tuple[str, str]]) -> set[str]:
+    """Return tables of MLflow's and all that foreign keys tie to them, of a schema that is newer than these lists.
+
+    Args:
+        mine: tables that are known to be MLflow's.
+        keys: for each foreign key, the table that has it and the one that it refers to.
+    """
+    tied, pairs = set(mine), list(keys)
+    while more := {name for pair in pairs if tied & set(pair) for name in pair} - tied:
+        tied |= more
+    return tied
 
 
 def is_mlflow(table: str) -> bool:
