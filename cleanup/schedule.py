@@ -12,59 +12,47 @@ import signal
 import subprocess
 import sys
 import threading
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from console import UserError, note, user_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from types import FrameType
 
 
-def matcher(cron: str) -> Callable[[datetime], bool]:
-    """Return the function that tells whether a minute is one of a cron expression.
+def next_time(cron: str, now: datetime) -> datetime:
+    """Return the first minute after `now` that a schedule names.
 
     Args:
-        cron: minute, hour, day of the month, month, day of the week (0 is Sunday), each ``*``, ``*/n``,
-            ``a-b``, a number or a list of those. All five must match. Read by huey, which MLflow brings.
+        cron: minute, hour, day of the month, month, day of the week (0 and 7 are Sunday), as cron reads them: ``*``,
+            ``*/n``, ``a-b``, numbers, names such as ``MON``, lists of those. Where both a day of the month and a day
+            of the week are given, either is enough (cron(5); read by cronsim).
+        now: in this machine's time zone, without naming it. So an hour that the clock repeats is not run twice, and
+            what falls into an hour that it leaves out runs when that is over.
 
     Raises:
-        UserError: not five such fields.
+        UserError: not five such fields, or no such day ever comes.
     """
-    from huey import crontab
+    from cronsim import CronSim, CronSimError
 
-    fields = cron.split()
     hint = "five fields: minute hour day month weekday, for example '30 3 * * *' for every night at half past three"
-    if len(fields) != 5:
+    if len(cron.split()) != 5:
         raise UserError(f"cannot read the schedule '{cron}'", hint)
-    names = ("minute", "hour", "day", "month", "day_of_week")
     try:
-        found: Callable[[datetime], bool] = crontab(**dict(zip(names, fields, strict=True)), strict=True)
-    except ValueError as error:
-        raise UserError(f"cannot read the schedule '{cron}': {error}", hint) from None
-    return found
-
-
-def next_time(due: Callable[[datetime], bool], now: datetime) -> datetime:
-    """Return the first minute after `now` that is due.
-
-    Raises:
-        UserError: there is none within four years.
-    """
-    minute = now.replace(second=0, microsecond=0)
-    for _ in range(4 * 366 * 24 * 60):
-        minute += timedelta(minutes=1)
-        if due(minute):
-            return minute
-    raise UserError("this schedule never comes: no such day in four years")
+        return next(CronSim(cron, now))
+    except CronSimError as error:
+        raise UserError(f"cannot read the schedule '{cron}': {str(error).lower()}", hint) from None
+    except StopIteration:
+        raise UserError(f"the schedule '{cron}' never comes", hint) from None
 
 
 class Service:
     """Waits and runs until it is told to stop."""
 
-    def __init__(self, due: Callable[[datetime], bool], flags: list[str]) -> None:
-        self._due = due
+    def __init__(self, cron: str, flags: list[str]) -> None:
+        self._cron = cron
         self._flags = flags
         self._stop = threading.Event()
         self._process: subprocess.Popen[str] | None = None
@@ -78,11 +66,10 @@ class Service:
     def run(self) -> None:
         """Serve until `stop`."""
         while not self._stop.is_set():
-            then = next_time(self._due, datetime.now().astimezone())
-            note(f"next cleanup at {then:%Y-%m-%d %H:%M %Z}")
-            while not self._stop.is_set() and datetime.now().astimezone() < then:
-                # short waits, for the clock may be set
-                self._stop.wait(min(30.0, max(0.05, (then - datetime.now().astimezone()).total_seconds())))
+            then = next_time(self._cron, datetime.now())
+            note(f"next cleanup at {then.astimezone():%Y-%m-%d %H:%M %Z}")
+            while not self._stop.is_set() and (left := (then - datetime.now()).total_seconds()) > 0:
+                self._stop.wait(min(30.0, max(0.05, left)))  # short waits, for the clock may be set
             if not self._stop.is_set():
                 self.once()
 
@@ -119,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from cleanup.__main__ import parser as cleanup_parser
 
         filters_of(cleanup_parser().parse_args(arguments.flags))  # complain now, not at half past three
-        service = Service(matcher(arguments.cron), arguments.flags)
+        next_time(arguments.cron, datetime.now())
+        service = Service(arguments.cron, arguments.flags)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, service.stop)
         service.run()

@@ -7,11 +7,12 @@ left out: a container cannot see it, and the lock's hashes hold whichever index 
 
 from __future__ import annotations
 
-import configparser
+import ast
 import dataclasses
 import json
 import os
 import ssl
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -44,13 +45,16 @@ class Index:
 
     def variables(self) -> dict[str, str]:
         """The same for a uv that runs on this machine: its environment variables."""
-        found = {
+        values = {
             "UV_DEFAULT_INDEX": self.url,
             "UV_INDEX": " ".join(self.extra),
             "UV_INSECURE_HOST": " ".join(self.trusted),
             "SSL_CERT_FILE": str(self.certificates or ""),
         }
-        return {"UV_INDEX_STRATEGY": "unsafe-best-match", **{k: v for k, v in found.items() if v}}
+        return {
+            "UV_INDEX_STRATEGY": "unsafe-best-match",
+            **{name: value for name, value in values.items() if value},
+        }
 
     def files(self) -> dict[str, bytes]:
         """The files of the build context's ``index/`` folder: name to content."""
@@ -111,48 +115,44 @@ def _bundles(environ: Mapping[str, str], pip: Mapping[str, str]) -> list[str]:
 
 
 def _pip_settings(environ: Mapping[str, str], home: Path) -> dict[str, str]:
-    """Return pip's settings in its order of precedence: the machine's files, the user's, then PIP_*."""
-    files = [
-        Path("/etc/pip.conf"),
-        home / ".pip/pip.conf",
-        home / ".config/pip/pip.conf",
-        Path(sys.prefix) / "pip.conf",
-    ]
-    if environ.get("PIP_CONFIG_FILE"):
-        files.append(Path(environ["PIP_CONFIG_FILE"]))
-    found: dict[str, str] = {}
-    for path in files:
-        parser = configparser.RawConfigParser()
-        try:
-            parser.read(path)
-        except configparser.Error:
-            continue  # pip itself will say so; a build with the default index may still work
-        for section in ("global", "install"):
-            if parser.has_section(section):
-                found |= dict(parser.items(section))
-    found |= {
-        name.removeprefix("PIP_").lower().replace("_", "-"): value
-        for name, value in environ.items()
-        if name.startswith("PIP_") and value
-    }
-    return found
+    """Return pip's settings as it merges its files and variables itself (``pip config list``).
+
+    The later of ``global``, ``install`` and ``:env:`` wins (pip's `ConfigOptionParser.get_default_values`).
+    """
+    command = [sys.executable, "-m", "pip", "config", "list", "--disable-pip-version-check"]
+    variables = {"PATH": os.environ.get("PATH", ""), **environ, "HOME": str(home)}
+    answer = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    sections: dict[str, dict[str, str]] = {"global": {}, "install": {}, ":env:": {}}
+    for line in answer.stdout.splitlines():  # nothing where pip is missing, or cannot read its own files
+        name, _, value = line.partition("=")
+        section, _, key = name.partition(".")
+        if section in sections:
+            sections[section][key] = str(ast.literal_eval(value))
+    return sections["global"] | sections["install"] | sections[":env:"]
+
+
+def _uv_files(environ: Mapping[str, str], home: Path) -> list[Path]:
+    """Where uv looks, the first to win first (uv's documentation, "Configuration files")."""
+    if environ.get("UV_CONFIG_FILE"):
+        return [Path(environ["UV_CONFIG_FILE"])]
+    own = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    shared = [Path(folder) for folder in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")]
+    return [folder / "uv/uv.toml" for folder in (own, *shared, Path("/etc"))]
 
 
 def _uv_settings(environ: Mapping[str, str], home: Path) -> dict[str, list[str]]:
     """Return uv's indexes: ``url`` and ``extra``, each a list."""
-    found: dict[str, list[str]] = {"url": [], "extra": []}
-    found["url"] += [environ[name] for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL") if environ.get(name)]
+    indexes: dict[str, list[str]] = {"url": [], "extra": []}
+    indexes["url"] += [environ[name] for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL") if environ.get(name)]
     for name in ("UV_INDEX", "UV_EXTRA_INDEX_URL"):
         # An index may be written as name=url.
-        found["extra"] += [
+        indexes["extra"] += [
             part.rpartition("=")[2] if "=http" in part else part for part in environ.get(name, "").split()
         ]
-    for path in (Path(environ.get("UV_CONFIG_FILE") or home / ".config/uv/uv.toml"), Path("/etc/uv/uv.toml")):
-        if not path.is_file():
-            continue
+    for path in filter(Path.is_file, _uv_files(environ, home)):
         table = tomllib.loads(path.read_text())
         for entry in table.get("index", []):
-            found["url" if entry.get("default") else "extra"].append(entry["url"])
-        found["url"] += [table["index-url"]] if "index-url" in table else []
-        found["extra"] += table.get("extra-index-url", [])
-    return found
+            indexes["url" if entry.get("default") else "extra"].append(entry["url"])
+        indexes["url"] += [table["index-url"]] if "index-url" in table else []
+        indexes["extra"] += table.get("extra-index-url", [])
+    return indexes

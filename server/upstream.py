@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from packaging.version import Version
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -40,11 +42,6 @@ NO_PRESIGNED_DOWNLOAD = "Presigned download is not supported for the current art
 
 # Keys of `server-info` with which a server offers transfers past itself.
 OFFERS = ("multipart_uploads_enabled", "multipart_downloads_enabled")
-
-
-def number(version: str) -> tuple[int, ...]:
-    """A version's first three numbers, to compare it by."""
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
 @dataclass(frozen=True)
@@ -286,9 +283,9 @@ FEATURES = {
 
 def listed(version: str) -> list[tuple[Import | Text, bool]]:
     """Every entry, and whether a version of MLflow should have it."""
-    this = number(version)
+    this = Version(version)
     return [
-        (entry, number(entry.since) <= this and not (entry.until and number(entry.until) <= this))
+        (entry, Version(entry.since) <= this and not (entry.until and Version(entry.until) <= this))
         for entry in TABLE
     ]
 

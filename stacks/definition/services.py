@@ -9,7 +9,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from server.upstream import FEATURES, number
+from server.upstream import FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +65,7 @@ class Service:
         keeps_data: it is a store, which has to run for whatever works on the data.
         before_schema: it is needed before the schema can be looked at.
         reads_gateway: it reads gateway.yaml and the provider keys.
-        oldest_mlflow: the first version of MLflow that it works with; empty is every version that runs here.
+        oldest_mlflow: the first version of MLflow that it works with.
         instead: what to do with an older one.
         secrets: those that exist because of it.
         folders: folders of the state directory that it needs on the host engine.
@@ -85,7 +85,7 @@ class Service:
     keeps_data: bool = False
     before_schema: bool = False
     reads_gateway: bool = False
-    oldest_mlflow: tuple[int, ...] = ()
+    oldest_mlflow: str = "0"
     instead: tuple[str, ...] = ()
     secrets: tuple[Secret, ...] = ()
     folders: tuple[str, ...] = ()
@@ -143,13 +143,13 @@ SERVICES: dict[str, Service] = {
         oneshot=True,
         wanted=lambda settings, stack: not _standalone(settings, stack),
         reads_gateway=True,
-        oldest_mlflow=number(FEATURES["gateway"].since),
+        oldest_mlflow=FEATURES["gateway"].since,
         instead=("until then the AI gateway as a process of its own:", "invoke up --set gateway=standalone"),
         secrets=(Secret("gateway-passphrase", size=32, keeps_previous=True),),
     ),
     "gateway": Service(
         wanted=_standalone,
-        oldest_mlflow=number(FEATURES["standalone"].since),
+        oldest_mlflow=FEATURES["standalone"].since,
         port=lambda settings: settings.gateway_port,
         readiness="/health",
         reads_gateway=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import secrets as random
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+from packaging.version import Version
 
 from console import UserError, note
 from stacks.definition.rendering import FRAMES, render
@@ -29,8 +32,8 @@ if TYPE_CHECKING:
 
     from stacks.definition.deployment import Deployment
 
-OLDEST_ENGINE = (20, 10)
-OLDEST_COMPOSE = (2, 20)
+OLDEST_ENGINE = Version("20.10")
+OLDEST_COMPOSE = Version("2.20")
 # What a container of the MLflow image needs for itself.
 IMAGE_FOLDERS = (
     *("/bin", "/etc", "/lib", "/opt/mlflow/bin", "/opt/mlflow-stacks/server", "/run/secrets", "/usr/lib"),
@@ -370,9 +373,10 @@ def _mount(folder: Path) -> str:
     return f"{folder}:{folder}"
 
 
-def _version(text: str) -> tuple[int, ...]:
-    digits = (part for part in text.lstrip("v").replace("-", ".").replace("+", ".").split("."))
-    return tuple(int(part) for part in digits if part.isdigit())[:3]
+def _version(text: str) -> Version:
+    """The release of a program as it says it itself: ``v2.40.3-desktop.1`` is 2.40.3."""
+    release = re.match(r"v?(\d+(?:\.\d+)*)", text)
+    return Version(release[1] if release else "0")
 
 
 def _bytes(text: str) -> int:

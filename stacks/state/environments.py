@@ -15,9 +15,12 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from packaging.version import Version
+
 from console import UserError, note
+from files import write_atomically
 from images import catalogue
-from server.upstream import FEATURES, number
+from server.upstream import FEATURES
 from stacks.definition.services import SERVICES
 
 if TYPE_CHECKING:
@@ -55,17 +58,17 @@ def check(version: str, services: Collection[str]) -> None:
             f"'{version}' is no version of MLflow", f"such as {pinned()}, which this checkout pins"
         )
     first = FEATURES["server"].since
-    if number(version) < number(first):
+    if Version(version) < Version(first):
         raise UserError(
             f"MLflow {version} is too old to run here",
             f"stacks run MLflow {first} and later",
             "the data of an older one: invoke backup --backend-store-uri=URI, then restore it into a stack",
         )
     for name in services:
-        if number(version) < (oldest := SERVICES[name].oldest_mlflow):
+        if Version(version) < Version(oldest := SERVICES[name].oldest_mlflow):
             raise UserError(
                 f"MLflow {version} is too old for the service '{name}'",
-                f"it works from {'.'.join(map(str, oldest))} on",
+                f"it works from {oldest} on",
                 *SERVICES[name].instead,
             )
 
@@ -90,7 +93,7 @@ def settle(deployment: Deployment) -> None:
             "or take the setting away",
         )
     check(runs, deployment.services)
-    if not wanted and number(runs) < number(pinned()):
+    if not wanted and Version(runs) < Version(pinned()):
         note(
             f"stack '{name}' stays on MLflow {runs}; this checkout brings {pinned()}: "
             f"invoke upgrade --to={pinned()} --stack={name}"
@@ -120,31 +123,37 @@ def lock(deployment: Deployment, *, local: bool = False) -> Path | None:
 
 
 def ensure_environment(deployment: Deployment) -> None:
-    """Make the environment that the host engine runs a stack's version in, whole or not at all; once.
+    """Make the environment that the host engine runs a stack's version in, whole or not at all.
+
+    One that an earlier version of this project made is given what it lacks.
 
     Raises:
         UserError: it cannot be resolved or installed.
     """
     version = deployment.mlflow_version
     target = folder(deployment.state) / version
-    if version == installed() or (target / "bin" / "python").exists():
+    if version == installed():
         return
     from images.lock import FOLDER as IMAGE
 
-    started = time.monotonic()
     wanted = lock(deployment, local=True) or IMAGE / "requirements.txt"
-    note(f"making an environment with MLflow {version}")
+    mark = target / wanted.name  # what is installed in it
+    if mark.exists() and mark.read_bytes() == wanted.read_bytes():
+        return
+    started = time.monotonic()
+    note(f"{'renewing the' if target.exists() else 'making an'} environment with MLflow {version}")
     install(version, wanted, target)
+    write_atomically(mark, wanted.read_bytes())
     note(f"made {target} in {time.monotonic() - started:.0f} s")
 
 
 def install(version: str, wanted: Path, target: Path, *, bytecode: bool = True) -> None:
-    """Make an environment, whole or not at all.
+    """Make an environment, whole or not at all; one that is there is given what it lacks.
 
     Args:
         version: of MLflow, for the message.
         wanted: the lock that it is made from.
-        target: its folder, which must not be there.
+        target: its folder.
         bytecode: compile it, for it is started more than once.
 
     Raises:
@@ -154,21 +163,24 @@ def install(version: str, wanted: Path, target: Path, *, bytecode: bool = True) 
 
     work = target.with_name(f"{target.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
+    there = (target / "bin" / "python").exists()
     flags = ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
     flags += ["--compile-bytecode"] if bytecode else []
+    where = ["--python", str(target if there else work)]
     for command in (
-        ["venv", "--quiet", "--relocatable", "--python", sys.executable, str(work)],
-        ["pip", "install", "--quiet", "--python", str(work), *flags, "--requirement", str(wanted)],
+        *([] if there else [["venv", "--quiet", "--relocatable", "--python", sys.executable, str(work)]]),
+        ["pip", "install", "--quiet", *where, *flags, "--requirement", str(wanted)],
     ):
-        done = uv(target.parent, *command)
-        if done.returncode != 0:
+        answer = uv(target.parent, *command)
+        if answer.returncode != 0:
             shutil.rmtree(work, ignore_errors=True)
             raise UserError(
                 f"cannot install MLflow {version}",
-                *done.stderr.strip().splitlines()[-8:],
+                *answer.stderr.strip().splitlines()[-8:],
                 f"is there room? df -h {target.parent}",
             )
-    work.rename(target)
+    if not there:
+        work.rename(target)
 
 
 def remove_others(deployment: Deployment, keep: Collection[str]) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Column, Integer, MetaData, String, Table
 
 from cleanup.filters import Filters, parse_age
 from cleanup.locations import Destination, StrangeLocation
-from cleanup.schedule import matcher, next_time
+from cleanup.schedule import next_time
 from cleanup.schema import Schema
 from cleanup.usage import Usage, as_html, as_json
 from console import UserError
@@ -72,17 +72,27 @@ def test_any_other_location_is_strange(destination: str, uri: str) -> None:
         Destination(destination).folder(RUN, uri)
 
 
-def test_a_schedule_comes_at_the_next_minute_that_matches() -> None:
-    now = datetime(2026, 11, 23, 3, 30, 12)
-    assert next_time(matcher("30 3 * * *"), now) == datetime(2026, 11, 24, 3, 30)
-    assert next_time(matcher("*/15 * * * *"), now) == datetime(2026, 11, 23, 3, 45)
-    assert next_time(matcher("0 4 * * 0"), now) == datetime(2026, 11, 29, 4, 0)
+@pytest.mark.parametrize(
+    ("cron", "then"),
+    [
+        ("30 3 * * *", datetime(2026, 11, 24, 3, 30)),
+        ("*/15 * * * *", datetime(2026, 11, 23, 3, 45)),
+        ("0 4 * * 0", datetime(2026, 11, 29, 4, 0)),
+        ("0 4 * * 7", datetime(2026, 11, 29, 4, 0)),
+        ("0 0 13 * 5", datetime(2026, 11, 27, 0, 0)),  # Friday, or the thirteenth: as cron reads it
+        ("0 0 29 2 *", datetime(2028, 2, 29, 0, 0)),
+    ],
+)
+def test_a_schedule_comes_at_the_next_minute_that_matches(cron: str, then: datetime) -> None:
+    assert next_time(cron, datetime(2026, 11, 23, 3, 30, 12)) == then
 
 
-@pytest.mark.parametrize("cron", ["", "daily", "* * * *", "61 * * * *", "a b c d e", "0 0 0 0 0 0"])
+@pytest.mark.parametrize(
+    "cron", ["", "daily", "* * * *", "61 * * * *", "a b c d e", "0 0 0 0 0 0", "0 0 30 2 *", "0 0 31 4,6 *"]
+)
 def test_what_is_no_schedule_is_refused(cron: str) -> None:
     with pytest.raises(UserError, match="cannot read the schedule"):
-        matcher(cron)
+        next_time(cron, datetime(2026, 11, 23))
 
 
 def test_the_page_needs_no_network_and_escapes_names() -> None:

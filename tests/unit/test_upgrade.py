@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +16,6 @@ from stacks.state import environments
 from stacks.state.opening import with_version
 from stacks.verbs.upgrade import Journal, Plan, choose, lost
 from tests.support.deployments import deployment
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SOURCE, IDENTITY = "postgresql+psycopg2://mlflow@127.0.0.1:5557/mlflow", {"system": "7", "database": 5}
 FOUND: dict[str, Any] = {
@@ -159,6 +158,41 @@ def test_an_old_version_is_installed_with_what_it_imports_with() -> None:
     assert lock.limits("3.10.1") == ("sqlalchemy<2.1", "aiohttp<4")
     assert lock.limits("3.11.0") == ("sqlalchemy<2.1",)
     assert lock.limits("3.15.1") == ()
+
+
+def test_a_lock_of_another_version_is_renewed_when_the_image_asks_for_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def resolve(_: Path, *arguments: str, local: bool) -> subprocess.CompletedProcess[str]:
+        target = Path(arguments[arguments.index("--output-file") + 1])
+        asked.append(target.read_text())
+        target.write_text("mlflow==3.15.1\ncronsim==2.8\n")
+        return subprocess.CompletedProcess([], local)  # 0: it is for a container
+
+    monkeypatch.setattr(lock, "uv", resolve)
+    (tmp_path / "3.15.1.txt").write_text("mlflow==3.15.1\n")  # of an earlier version of this project
+
+    path = lock.for_version("3.15.1", tmp_path, local=False)
+    again = lock.for_version("3.15.1", tmp_path, local=False)
+
+    assert asked == ["mlflow==3.15.1\n"], "its versions are kept, and it is resolved once"
+    assert path == again
+    assert "cronsim==2.8" in path.read_text()
+
+
+def test_without_a_network_the_lock_that_is_there_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = subprocess.CompletedProcess([], 2, stderr="the index does not answer")
+    monkeypatch.setattr(lock, "uv", lambda *_, **__: refused)
+    path = tmp_path / "3.15.1.txt"
+    path.write_text("mlflow==3.15.1\n")
+    assert lock.for_version("3.15.1", tmp_path, local=False) == path
+    assert path.read_text() == "mlflow==3.15.1\n"
+    with pytest.raises(UserError, match=r"cannot resolve what MLflow 3\.14\.0 needs"):
+        lock.for_version("3.14.0", tmp_path, local=False)
 
 
 def test_an_image_of_another_version_is_one_of_its_lock(tmp_path: Path) -> None:

@@ -29,6 +29,33 @@ def test_the_environment_comes_before_the_users_file(home: Path) -> None:
     )
 
 
+def test_every_folder_of_configuration_is_read(home: Path, tmp_path: Path) -> None:
+    for folder, installer, text in (
+        (
+            "own",
+            "pip/pip.conf",
+            "[install]\ntrusted-host = own.example\n[list]\nindex-url = https://not.example\n",
+        ),
+        ("shared", "pip/pip.conf", "[global]\nindex-url = https://shared.example/simple\n"),
+        ("shared", "uv/uv.toml", 'extra-index-url = ["https://more.example/simple"]\n'),
+    ):
+        path = tmp_path / folder / installer
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    places = {"XDG_CONFIG_HOME": str(tmp_path / "own"), "XDG_CONFIG_DIRS": str(tmp_path / "shared")}
+
+    found = index.configured(places, home)
+
+    assert found.url == "https://shared.example/simple"
+    assert found.trusted == ("own.example",)
+    assert found.extra == ("https://more.example/simple",)
+
+
+def test_a_file_that_pip_cannot_read_leaves_its_default(home: Path) -> None:
+    (home / ".config/pip/pip.conf").write_text("no section\n")
+    assert index.configured({}, home).url == ""
+
+
 def test_uvs_own_settings_count_too(home: Path) -> None:
     (home / ".config/uv/uv.toml").write_text(
         '[[index]]\nurl = "https://default.example/simple"\ndefault = true\n[[index]]\nurl = "https://more.example/simple"\n'
