@@ -30,7 +30,7 @@ from benchmarks.measure import show
 from console import note
 from database.connection import connect
 from database.schema import prepare
-from tests.support import servers
+from develop.scratch import servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

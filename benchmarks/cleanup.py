@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks.measure import seconds
 from console import note
-from tests.support import servers
-from tests.support.world import s3_server
+from develop.scratch import servers
+from develop.scratch.stock import s3_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -17,13 +17,13 @@ import psycopg2
 import requests
 
 from benchmarks import measure
+from develop.scratch.ports import free_port
 from stacks.definition.services import probe
-from tests.support.stack import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.support.stack import StackUnderTest
+    from develop.scratch.stack import StackUnderTest
 
 CLIENTS = 200
 RUNS = 2  # by each client

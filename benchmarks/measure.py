@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.stack import StackUnderTest, free_ports
+from develop.scratch.ports import free_ports
+from develop.scratch.stack import StackUnderTest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from packaging.version import Version
+
 from console import note
 from files import write_atomically
 from images.lock import LIMITS
@@ -41,7 +43,10 @@ def document() -> str:
             "",
             _table(
                 ("requirement", "since MLflow", "until before"),
-                [(f"`{limit}`", _dotted(since) or oldest, _dotted(until)) for limit, since, until in LIMITS],
+                [
+                    (f"`{limit}`", str(max(since, Version(oldest))), str(until))
+                    for limit, since, until in LIMITS
+                ],
             ),
             "",
             "## Before another version is pinned",
@@ -51,10 +56,6 @@ def document() -> str:
             "",
         ]
     )
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version)) if any(version) else ""
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

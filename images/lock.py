@@ -28,7 +28,11 @@ LOWEST_PYTHON = "3.11"  # the oldest a base made from packages may carry (Debian
 # which a stack uses needs one more. Each with the first MLflow that needs it, and the first that does no more.
 LIMITS = (
     ("sqlalchemy<2.1", Version("0"), Version("3.15")),
-    ("aiohttp<4", Version("3.3"), Version("3.11")),  # both gateways call providers with it (mlflow's extra "gateway")
+    (
+        "aiohttp<4",
+        Version("3.3"),
+        Version("3.11"),
+    ),  # both gateways call providers with it (mlflow's extra "gateway")
     ("huey>=2.5,<3", Version("3.5"), Version("3.6")),  # background jobs (mlflow's extra "jobs")
     ("uv", Version("3.6"), Version("3.9")),  # background jobs look for it on the PATH
 )

@@ -21,7 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from tests.support import servers  # noqa: E402
+from develop.scratch import servers  # noqa: E402
 
 _OLD = ["setuptools<80", "numpy<2", "pandas<2.3", "sqlalchemy<2.1"]  # what they were released with
 _TRACING = [

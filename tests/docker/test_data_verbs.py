@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from develop.scratch.ports import free_ports
+from develop.scratch.stack import StackUnderTest
 from stacks.engines import compose
 from stacks.verbs import data
 from tests.support import data_verbs, laptop, story
-from tests.support.stack import StackUnderTest, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import docker
 import pytest
 
+from develop.scratch.ports import free_port
+from develop.scratch.stack import StackUnderTest, wait_until
 from tests.support import story
-from tests.support.stack import StackUnderTest, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

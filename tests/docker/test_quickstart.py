@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from develop.scratch.ports import free_port, free_ports
+from develop.scratch.stack import StackUnderTest
 from stacks.engines.compose import compose_command
 from tests.support import quickstart, story
-from tests.support.stack import StackUnderTest, free_port, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from develop.scratch.ports import free_ports
+from develop.scratch.stack import StackUnderTest
 from tests.support import story, upgrades
-from tests.support.stack import StackUnderTest, free_ports
 from tests.support.upgrades import NEW, OLD, kill_at, runs
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import pytest
 import requests
 import yaml
 
+from develop.scratch.ports import free_port
+from develop.scratch.stack import StackUnderTest
 from stacks.definition.settings import ROOT
-from tests.support.stack import StackUnderTest, free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.stack import StackUnderTest, free_port
+from develop.scratch.ports import free_port
+from develop.scratch.stack import StackUnderTest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from develop.scratch.ports import free_port
+from develop.scratch.stack import StackUnderTest
 from tests.support.browsing import NAME, browsing
-from tests.support.stack import StackUnderTest, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

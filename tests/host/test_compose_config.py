@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from develop.scratch.stack import StackUnderTest
 from stacks import catalogue
 from stacks.engines.compose import compose_command
-from tests.support.stack import StackUnderTest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import mlflow
 import pytest
 
-from tests.support.stack import StackUnderTest, free_port
+from develop.scratch.ports import free_port
+from develop.scratch.stack import StackUnderTest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from develop.scratch import servers
+from develop.scratch.ports import free_port, free_ports
+from develop.scratch.stack import StackUnderTest
 from stacks.definition.settings import ROOT
-from tests.support import quickstart, servers, story
-from tests.support.stack import StackUnderTest, free_port, free_ports
+from tests.support import quickstart, story
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

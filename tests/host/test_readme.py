@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from develop.scratch.ports import free_port
+from develop.scratch.stack import StackUnderTest
 from stacks.definition.settings import PREFIX, ROOT
 from tests.support import laptop, story
-from tests.support.stack import StackUnderTest, free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

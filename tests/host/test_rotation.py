@@ -15,9 +15,10 @@ import pytest
 import yaml
 from botocore.config import Config
 
+from develop.scratch.ports import free_port
+from develop.scratch.stack import StackUnderTest, wait_until
 from tests.support import story
 from tests.support.provider import KEY, WORDS, provider
-from tests.support.stack import StackUnderTest, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from develop.scratch.ports import free_ports
+from develop.scratch.stack import StackUnderTest, wait_until
 from tests.support import story, upgrades
 from tests.support.released import released
-from tests.support.stack import StackUnderTest, free_ports, wait_until
 from tests.support.upgrades import NEW, OLD, kill_at, runs, upgrade
 
 if TYPE_CHECKING:

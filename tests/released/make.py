@@ -19,9 +19,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import mlflow
 
+from develop.scratch.ports import free_ports
+from develop.scratch.stack import StackUnderTest
 from tests.support import story
 from tests.support.released import FOLDER, PLACE, SYSTEM
-from tests.support.stack import StackUnderTest, free_ports
 
 EVERY = ("host,local", "host,local,3.15.1", "host,quickstart", "compose,local", "compose,quickstart")
 GATEWAY = """endpoints:

@@ -16,14 +16,15 @@ import mlflow
 import pytest
 
 from backups.backup import back_up
+from develop.scratch import servers
+from develop.scratch.stack import wait_until
 from stacks import engines
 from stacks.state.opening import open_recorded
 from stacks.verbs import data
-from tests.support import old_databases, servers, story
-from tests.support.stack import wait_until
+from tests.support import old_databases, story
 
 if TYPE_CHECKING:
-    from tests.support.stack import StackUnderTest
+    from develop.scratch.stack import StackUnderTest
 
 
 class OnEitherEngine:

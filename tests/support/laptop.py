@@ -12,8 +12,8 @@ from typing import Any
 import mlflow
 
 from tests.databases import content
-from tests.host.database.test_old_databases import contained
 from tests.support import old_databases, story
+from tests.support.old_databases import contained
 
 
 def write(folder: Path) -> dict[str, Any]:

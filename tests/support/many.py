@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
 
     from cleanup.report import Report
-    from tests.host.cleanup.conftest import World
+    from tests.support.cleaned import World
 
 PARAMS = 3
 FILES = 2

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.support.servers import Postgres
+    from develop.scratch.servers import Postgres
 
 FOLDER = Path(__file__).parents[1] / "databases"
 VERSIONS = ["2.0.1", "2.9.2", "2.16.2", "2.22.5", "3.1.4", "3.5.1", "3.10.1", "3.15.1"]
@@ -38,3 +38,12 @@ def sqlite_database(version: str, path: Path, *, wal: bool = False) -> str:
 def postgresql_database(version: str, server: Postgres, name: str) -> str:
     """Make the PostgreSQL database and return its URI."""
     return server.create(name, script(version, "postgresql"))
+
+
+def contained(before: Any, after: Any, where: str = "") -> list[str]:
+    """Return what of `before` is not in `after`: migrations may add keys, never lose or change one."""
+    if isinstance(before, dict):
+        kept = [key for key in before if key in after]
+        lost = [f"{where}/{key} is gone" for key in before if key not in after]
+        return lost + [x for key in kept for x in contained(before[key], after[key], f"{where}/{key}")]
+    return [] if before == after else [f"{where}: {before!r} became {after!r}"]

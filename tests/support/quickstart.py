@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
+from develop.scratch.ports import free_port, free_ports
+from develop.scratch.stack import StackUnderTest, wait_until
 from stacks.definition.settings import ROOT
 from tests.support import story
 from tests.support.provider import KEY, WORDS, provider
-from tests.support.stack import StackUnderTest, free_port, free_ports, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

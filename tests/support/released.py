@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import mlflow
 
+from develop.scratch.ports import free_ports
+from develop.scratch.stack import StackUnderTest
 from tests.support import story
-from tests.support.stack import StackUnderTest, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,12 +10,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+
+from develop.scratch.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,13 +25,6 @@ ROOT = Path(__file__).parents[2]
 DEADLINE = 120  # seconds, for a noisy machine
 
 STARTED_BY_SOMEONE_ELSE = ("MLFLOW_", "_MLFLOW_", "AWS_", "PROMETHEUS_", "prometheus_")
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

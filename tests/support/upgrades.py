@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 
+from develop.scratch.stack import wait_until
 from stacks.state.environments import pinned
 from tests.support import story
-from tests.support.stack import wait_until
 
 if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
 
-    from tests.support.stack import StackUnderTest
+    from develop.scratch.stack import StackUnderTest
 
 OLD = "3.15.1"
 NEW = pinned()

@@ -1,92 +1,18 @@
-"""The built images and containers of them, by the Docker command line; whatever a test makes goes with it."""
+"""Containers and volumes of a test; whatever it makes goes with it."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import time
 import uuid
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import pytest
 
-from images import build, engine
+from tests.support.containers import Container, docker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-PATIENCE = 180  # seconds; the machine is shared
-HARDENED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--init")
-
-
-def docker(*argv: str, check: bool = True) -> str:
-    """Run docker; what it printed on standard output, without the last line break."""
-    done = subprocess.run(["docker", *argv], capture_output=True, text=True, check=False)
-    if check and done.returncode != 0:
-        pytest.fail(f"docker {' '.join(argv)}\n{done.stdout}{done.stderr}")
-    return done.stdout.rstrip("\n")
-
-
-def built(name: str) -> str:
-    """The built image of this checkout, official ones left aside; built when it is not here."""
-    reference = build.reference(name)
-    if engine.inspect(reference) is None:
-        build.build([name], from_packages=shutil.which("mmdebstrap") is not None)
-    return reference
-
-
-class Container:
-    """A running container."""
-
-    def __init__(self, identity: str) -> None:
-        self.id = identity
-
-    def succeeds(self, *argv: str) -> bool:
-        """Whether a command inside it exits with 0."""
-        done = subprocess.run(["docker", "exec", self.id, *argv], capture_output=True, check=False)
-        return done.returncode == 0
-
-    def says(self, *argv: str) -> str:
-        """What a command inside it prints."""
-        return docker("exec", self.id, *argv)
-
-    def state(self) -> dict[str, Any]:
-        """What the engine says of it."""
-        state: dict[str, Any] = json.loads(docker("inspect", self.id))[0]["State"]
-        return state
-
-    def logs(self) -> str:
-        """What it has said, on both of its outputs."""
-        command = ["docker", "logs", self.id]
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )
-        return done.stdout
-
-    def wait(self, condition: Callable[[], bool]) -> None:
-        """Wait for `condition`, or fail with the container's state and last log lines."""
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            if time.monotonic() > deadline or not self.state()["Running"]:
-                pytest.fail(f"{self.state()}\n{self.logs()[-4000:]}")
-            time.sleep(0.3)
-
-    def wait_healthy(self) -> None:
-        """Wait until the image's own health check passes."""
-        self.wait(lambda: self.state()["Health"]["Status"] == "healthy")
-
-    def stop(self) -> None:
-        """Stop and remove it; its named volumes stay."""
-        docker("stop", "--time=30", self.id)
-        docker("rm", self.id)
-
-
-class Runner(Protocol):
-    """Starts a container with the arguments of ``docker run``."""
-
-    def __call__(self, *argv: str) -> Container:
-        """Start it in the background."""
+    from tests.support.containers import Runner
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from images import apt, build, catalogue, engine, index, packages
-from tests.docker.images.conftest import built, docker
+from tests.support.containers import built, docker
 
 pytestmark = pytest.mark.docker
 

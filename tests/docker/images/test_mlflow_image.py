@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from images import catalogue, engine
-from tests.docker.images.conftest import HARDENED, Runner, built, docker
+from tests.support.containers import HARDENED, Runner, built, docker
 
 pytestmark = pytest.mark.docker
 

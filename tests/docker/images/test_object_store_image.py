@@ -10,7 +10,7 @@ import boto3
 import botocore.exceptions
 import pytest
 
-from tests.docker.images.conftest import HARDENED, Container, Runner, built, docker
+from tests.support.containers import HARDENED, Container, Runner, built, docker
 
 if TYPE_CHECKING:
     from pathlib import Path

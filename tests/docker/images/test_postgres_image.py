@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.docker.images.conftest import HARDENED, Container, Runner, built, docker
+from tests.support.containers import HARDENED, Container, Runner, built, docker
 
 if TYPE_CHECKING:
     from pathlib import Path

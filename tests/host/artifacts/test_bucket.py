@@ -11,9 +11,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from console import UserError
+from develop.scratch.ports import free_port
 from services.bucket import prepare
 from tests.support.minio_api import Minio, serve
-from tests.support.stack import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

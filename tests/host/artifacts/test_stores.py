@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,42 +12,11 @@ import pytest
 from artifacts import Store, StoreError, open_store
 from artifacts.repository import RepositoryStore
 from artifacts.s3 import s3_client
-from tests.support.world import tracking_server
+from develop.scratch.stock import tracking_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-@pytest.fixture(scope="module")
-def s3_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Serve a bucket named ``bucket`` with rclone, set what MLflow reads to find it; yield its folder."""
-    root = tmp_path_factory.mktemp("s3")
-    (root / "bucket").mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        ["rclone", "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", "access-key,secret-key", root],
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_S3_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "access-key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret-key")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        deadline = time.monotonic() + 60
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert server.poll() is None, "rclone ended"
-            assert time.monotonic() < deadline, "rclone does not answer"
-            time.sleep(0.1)
-        yield root / "bucket"
-    server.terminate()
-    server.wait(30)
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")

@@ -2,100 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import itertools
-import json
 import shutil
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from artifacts import open_store
-from cleanup.__main__ import main
-from tests.support import servers
+from develop.scratch import servers, stock
 from tests.support import world as made
+from tests.support.cleaned import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from sqlalchemy import Engine
 
 _numbers = itertools.count(1)
-
-
-@dataclass
-class World:
-    """A data set of a test's own: where it is, the ids by name, and what was alive in it at first."""
-
-    uri: str
-    destination: str
-    ids: dict[str, str]
-    live: dict[str, Any]
-    workspaces: list[str | None]
-    env: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def engine(self) -> Engine:
-        return made.engine_for(self.uri)
-
-    def cleanup(self, *flags: str, code: int = 0) -> dict[str, Any]:
-        """Run ``python -m cleanup --json`` in this process and return its answer."""
-        out = io.StringIO()
-        argv = [
-            "--backend-store-uri",
-            self.uri,
-            "--artifacts-destination",
-            self.destination,
-            "--json",
-            *flags,
-        ]
-        with contextlib.redirect_stdout(out):
-            try:
-                result = main(argv)
-            except SystemExit as stopped:
-                result = int(stopped.code or 0)
-        assert result == code, out.getvalue()
-        return dict(json.loads(out.getvalue())) if out.getvalue() else {}
-
-    def objects(self, prefix: str = "") -> set[str]:
-        return {item.key for item in open_store(self.destination).list(prefix)}
-
-    def rows(self, query: str, **values: Any) -> list[Any]:
-        """Return the first column of what a query finds."""
-        from sqlalchemy import text
-
-        with self.engine.connect() as connection:
-            return list(connection.execute(text(query), values).scalars())
-
-    def sql(self, statement: str, **values: Any) -> None:
-        from sqlalchemy import text
-
-        with self.engine.begin() as connection:
-            connection.execute(text(statement), values)
-
-    def runs(self) -> set[str]:
-        """Return the names of the runs that are still there."""
-        there = set(self.rows("SELECT run_uuid FROM runs"))
-        return {name for name, entity in self.ids.items() if entity in there}
-
-    def read_live(self) -> dict[str, Any]:
-        return made.read_all_live(self.uri, self.workspaces)
-
-    def assert_whole(self) -> None:
-        """Assert the invariants: what was alive is unchanged, and nothing points at nothing."""
-        assert self.read_live() == self.live
-        assert made.dangling(self.engine) == {}
-
-    def assert_owned(self) -> None:
-        """Assert that every object belongs to something in the database."""
-        owners = made.owner_ids(self.engine)
-        strays = {key for key in self.objects() if not any(part in owners for part in key.split("/"))}
-        assert strays == set()
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +35,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Serve the bucket ``bucket``; the environment that finds it is set for the whole session."""
     root = tmp_path_factory.mktemp("s3")
     (root / "bucket").mkdir()
-    with made.s3_server(root) as env, pytest.MonkeyPatch.context() as patch:
+    with stock.s3_server(root) as env, pytest.MonkeyPatch.context() as patch:
         for name, value in env.items():
             patch.setenv(name, value)
         yield env
@@ -120,7 +46,7 @@ def local_original(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("original")
     uri, destination = f"sqlite:///{folder}/mlflow.db", folder / "artifacts"
     destination.mkdir()
-    with made.tracking_server(uri, str(destination)) as url:
+    with stock.tracking_server(uri, str(destination)) as url:
         ids = made.Builder(url).build()
     return World(uri, str(destination), ids, made.read_all_live(uri, [None]), [None])
 
@@ -128,7 +54,7 @@ def local_original(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="session")
 def s3_original(postgres: servers.Postgres, s3: dict[str, str]) -> World:
     uri, destination = postgres.create("original"), "s3://bucket/original"
-    with made.tracking_server(uri, destination, s3, workspaces=True) as url:
+    with stock.tracking_server(uri, destination, s3, workspaces=True) as url:
         builder = made.Builder(url)
         builder.mlflow.set_workspace("default")
         ids = builder.build()

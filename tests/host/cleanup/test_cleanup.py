@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tests.support.world import PROTECTED_RUNS, PURGED_RUNS
 
 if TYPE_CHECKING:
-    from tests.host.cleanup.conftest import World
+    from tests.support.cleaned import World
 
 
 def test_everything_deleted_goes_and_everything_live_reads_back_equal(world: World) -> None:

@@ -24,15 +24,16 @@ from artifacts import s3 as s3_module
 from cleanup import Filters, execute, plan
 from cleanup.selection import Selection
 from database.connection import connect
-from tests.support import servers
+from develop.scratch import servers
+from develop.scratch.ports import free_port
 from tests.support.many import FILES, add_runs, broken, cleanup_in_small_batches
-from tests.support.world import PURGED_RUNS, dangling, free_port
+from tests.support.world import PURGED_RUNS, dangling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from tests.host.cleanup.conftest import World
+    from tests.support.cleaned import World
 
 ROOT = Path(__file__).parents[3]
 

@@ -18,7 +18,7 @@ from tests.support.many import add_runs
 if TYPE_CHECKING:
     import pytest
 
-    from tests.host.cleanup.conftest import World
+    from tests.support.cleaned import World
 
 ROOT = Path(__file__).parents[3]
 RUNS = 300

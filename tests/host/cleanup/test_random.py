@@ -19,7 +19,7 @@ from database.connection import connect
 from tests.support.world import dangling, engine_for, owner_ids, read_live
 
 if TYPE_CHECKING:
-    from tests.support.servers import Postgres
+    from develop.scratch.servers import Postgres
 
 _numbers = itertools.count(1)
 

@@ -17,14 +17,16 @@ from sqlalchemy import inspect
 
 from artifacts import open_store
 from artifacts.s3 import s3_client
+from develop.scratch.ports import free_port
+from develop.scratch.stock import ftp_server
 from tests.support.many import add_runs, put
-from tests.support.world import PURGED_RUNS, dangling, free_port, ftp_server, owner_ids
+from tests.support.world import PURGED_RUNS, dangling, owner_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.host.cleanup.conftest import World
-    from tests.support.servers import Postgres
+    from develop.scratch.servers import Postgres
+    from tests.support.cleaned import World
 
 ROOT = Path(__file__).parents[3]
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import inspect, text
 
-from tests.host.cleanup.conftest import World
 from tests.support import old_databases
+from tests.support.cleaned import World
 from tests.support.world import dangling
 
 if TYPE_CHECKING:
-    from tests.support.servers import Postgres
+    from develop.scratch.servers import Postgres
 
 _numbers = itertools.count(1)
 

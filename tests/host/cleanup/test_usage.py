@@ -18,7 +18,7 @@ from cleanup.schedule import Service
 from tests.support.world import dangling
 
 if TYPE_CHECKING:
-    from tests.host.cleanup.conftest import World
+    from tests.support.cleaned import World
 
 ROOT = Path(__file__).parents[3]
 

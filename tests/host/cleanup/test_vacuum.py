@@ -11,8 +11,8 @@ import pytest
 from tests.support.many import add_metrics
 
 if TYPE_CHECKING:
-    from tests.host.cleanup.conftest import World
-    from tests.support.servers import Postgres
+    from develop.scratch.servers import Postgres
+    from tests.support.cleaned import World
 
 MIB = 2**20
 ROWS = 120_000

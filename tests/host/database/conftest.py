@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import old_databases, servers
+from develop.scratch import servers
+from tests.support import old_databases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

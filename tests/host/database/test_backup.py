@@ -19,15 +19,15 @@ from console import UserError
 from database.connection import connect
 from database.lock import maintenance_lock
 from database.schema import prepare
+from develop.scratch.servers import BINARIES
 from tests.databases.content import read
-from tests.host.database.test_old_databases import contained
 from tests.support import old_databases
-from tests.support.servers import BINARIES
+from tests.support.old_databases import contained
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.servers import Postgres
+    from develop.scratch.servers import Postgres
 
 KINDS = ["sqlite", "postgresql"]
 

@@ -16,12 +16,9 @@ from backups.places import open_backup, open_place
 from backups.restore import restore
 from console import UserError
 from tests.databases.content import read
-from tests.host.artifacts.test_stores import s3_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-__all__ = ["s3_bucket"]
 
 
 @pytest.mark.usefixtures("s3_bucket")

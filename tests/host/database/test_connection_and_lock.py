@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from tests.support.servers import Postgres
+    from develop.scratch.servers import Postgres
 
 KINDS = ["sqlite", "postgresql"]
 ROOT = Path(__file__).parents[3]

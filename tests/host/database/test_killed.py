@@ -26,7 +26,7 @@ from tests.support import old_databases
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.support.servers import Postgres
+    from develop.scratch.servers import Postgres
 
 KINDS = ["sqlite", "postgresql"]
 ROOT = Path(__file__).parents[3]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Column, Engine, Table
 
-    from tests.support.servers import Postgres
+    from develop.scratch.servers import Postgres
 
 # the same number of distinct values of each type: row n of a table gets value n
 TEXTS = [

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.running import Running, clean_environment, free_port, request_json
+from develop.scratch.ports import free_port
+from tests.support.running import Running, clean_environment, request_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.support.running import Running, clean_environment, free_port, request, request_json
+from develop.scratch.ports import free_port
+from tests.support.running import Running, clean_environment, request, request_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable

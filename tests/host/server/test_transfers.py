@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.running import Running, clean_environment, free_port, request_json
+from develop.scratch.ports import free_port
+from tests.support.running import Running, clean_environment, request_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

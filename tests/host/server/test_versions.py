@@ -8,8 +8,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from packaging.version import Version
 import yaml
+from packaging.version import Version
 
 from develop.versions import TRIED
 from images.lock import for_version
