@@ -104,7 +104,7 @@ def _load_sqlite(path: Path, one: BackupSet, source: Path) -> None:
     try:
         with sqlite.exclusive(path) as database, _with_others(path, one, database, source) as whole:
             sqlite.replace_content(database, whole, "restoring the database", one.database["journal_mode"])
-    except sqlite3.OperationalError as error:
+    except (sqlite3.OperationalError, OSError) as error:
         raise UserError(f"cannot restore to {path}: {error}", "the database is as it was") from None
 
 

@@ -16,7 +16,7 @@ import psycopg2
 from sqlalchemy import MetaData, inspect
 from sqlalchemy.exc import DBAPIError
 
-from console import UserError, progress
+from console import UserError, note, progress
 from database import postgresql, sqlite
 from database.connection import connect
 from database.replacing import clear
@@ -89,6 +89,8 @@ def _fill(database: sqlite3.Connection, connection: Connection) -> None:
     unknown = sorted(table for table in rows if rows[table] and table not in metadata.tables)
     if unknown:
         raise UserError(f"the backup holds tables that MLflow does not have: {', '.join(unknown)}")
+    if beside := [name for _, name in sqlite.others(database).relations]:
+        note(f"left in the backup, for they are not MLflow's: {', '.join(beside)}")
     # what the migrations themselves have put there
     names = ", ".join(f'"{table}"' for table in metadata.tables)
     connection.exec_driver_sql(f"TRUNCATE {names}")

@@ -277,12 +277,18 @@ def test_users_of_the_server_stay_when_the_set_has_none(tmp_path: Path) -> None:
 
 
 def test_a_laptops_set_goes_beside_tables_of_others_in_postgresql(
-    old_database: Callable[[str, str], str], new_uri: Callable[[str], str], tmp_path: Path
+    old_database: Callable[[str, str], str],
+    new_uri: Callable[[str], str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    one = back_up(old_database("3.10.1", "sqlite"), tmp_path / "sets")
+    laptop = old_database("3.10.1", "sqlite")
+    run(laptop, "CREATE TABLE mine AS SELECT 1")
+    one = back_up(laptop, tmp_path / "sets")
     uri = new_uri("postgresql")
     prepare(uri)
     run(uri, *ANOTHER, "INSERT INTO pins VALUES (7, 'mine')")
     restore(uri, one.path)
     assert ask(uri, "SELECT note FROM pins") == ["mine"]
     assert len(ask(uri, "SELECT name FROM last_runs")) == one.database["rows"]["runs"]
+    assert "left in the backup, for they are not MLflow's: mine" in capsys.readouterr().err

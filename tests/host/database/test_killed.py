@@ -135,7 +135,7 @@ back_up(sys.argv[1], Path(sys.argv[2]), destination=sys.argv[3])
 
 
 PATCHES = {
-    "while pg_restore is loaded": "database.postgresql as m; m.CHUNK = 5000; m.progress = lambda *_: Bar()",
+    "while pg_restore is loaded": "database.replacing as m; m.CHUNK = 5000; m.progress = lambda *_: Bar()",
     "while rows are copied": "database.tablecopy as m; m._BATCH = 10; m.progress = lambda *_: Bar()",
     "before the tables are swapped": "database.tablecopy as m; m._swap = die",
     "while pages are copied": "database.sqlite as m; m._PAGES = 10; m.progress = lambda what: Bar()",
@@ -246,7 +246,7 @@ def test_a_full_disk_during_a_backup_leaves_no_set(
 def test_a_full_disk_during_a_sqlite_restore_leaves_the_old_data(
     old_database: Callable[[str, str], str], small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from backups import restore as module
+    from backups import loading as module
 
     one = back_up(old_database("3.15.1", "sqlite"), tmp_path / "sets")
     path = small_disk / "mlflow.db"
