@@ -1,13 +1,13 @@
 """Room that is set aside for the day when a disk is full: deleting needs some before it frees any.
 
-SQLite writes a journal, and PostgreSQL its log, before a row is gone. So `up` writes a file of no content beside the
-data, `cleanup` (and an `up` that has to start PostgreSQL for it) gives it up when there is no room left, and writes it
-anew once there is.
+SQLite writes a journal, and PostgreSQL its log, before a row is gone; PostgreSQL writes a little even for a backup. So
+`up` writes a file of no content beside the data. `cleanup` and `backup`, and an `up` that has to start PostgreSQL for
+them, give it up when there is no room left, and write it anew once there is.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from console import note, size
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 NAME = "reserve"
 SIZE = 20 << 20  # bytes: a segment of PostgreSQL's log (16 MB), and what else it writes until it runs
-_SPARE = 2  # times its size must be free: as much again stays free
 _CHUNK = 1 << 20  # bytes
 
 
@@ -35,10 +34,10 @@ def watch(deployment: Deployment) -> None:
         )
 
 
-def keep(deployment: Deployment) -> None:
-    """Set room aside where as much again stays free; what is set aside already stays as it is."""
+def keep(deployment: Deployment, *, spare: int = SIZE) -> None:
+    """Set room aside where that leaves so many bytes free; what is set aside already stays as it is."""
     for path in _paths(deployment):
-        if path.exists() or Disk.of(path.parent).free < _SPARE * SIZE:
+        if path.exists() or Disk.of(path.parent).free < SIZE + spare:
             continue
         try:
             with path.open("wb") as file:
@@ -66,13 +65,17 @@ def remove(deployment: Deployment) -> None:
 
 @contextmanager
 def at_hand(deployment: Deployment) -> Iterator[None]:
-    """Have some room inside the block even on a full disk, and set it aside again afterwards, if there is."""
+    """Have some room inside the block even on a full disk, and set it aside again afterwards, as far as it is left."""
     give_up(deployment)
     try:
         yield
     finally:
-        with suppress(OSError):
-            keep(deployment)
+        keep(deployment, spare=0)
+
+
+def on_disk_of(deployment: Deployment, place: Path) -> bool:
+    """Whether a place is on a disk that holds data of the deployment."""
+    return Disk.of(place).mount in {Disk.of(path.parent).mount for path in _paths(deployment)}
 
 
 def _paths(deployment: Deployment) -> list[Path]:

@@ -99,7 +99,11 @@ def back_up(engine: Engine, flags: dict[str, object]) -> int:
         place = to if is_bucket(to) else folder_of_sets(to)
         words = ["-m", "backups", "backup", *_words({**flags, "to": place, "include": key})]
         folders = [folder, *([place] if isinstance(place, Path) else [])]
-        return engine.run(words, variables, folders=folders)
+        # PostgreSQL writes a snapshot; the room for that must not go into the set itself
+        elsewhere = not isinstance(place, Path) or not reserve.on_disk_of(engine.deployment, place)
+        asks = "postgres" in engine.deployment.services and elsewhere
+        with reserve.at_hand(engine.deployment) if asks else nullcontext():
+            return engine.run(words, variables, folders=folders)
 
 
 def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:

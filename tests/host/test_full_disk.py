@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING
 import mlflow
 import pytest
 
-from develop.scratch.ports import free_port
+from develop.scratch.ports import free_port, free_ports
 from develop.scratch.stack import StackUnderTest
+from services.postgres import SYSTEM_STATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,9 +55,13 @@ def local(disk: Path) -> Iterator[StackUnderTest]:
 
 @pytest.fixture(scope="module")
 def acknowledged(local: StackUnderTest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return logged(local, tmp_path_factory.mktemp("artifact"))
+
+
+def logged(stack: StackUnderTest, folder: Path) -> list[str]:
     """Runs that the server took, each with an artifact; the first two are deleted again."""
-    client = mlflow.MlflowClient(local.url)
-    artifact = tmp_path_factory.mktemp("artifact") / "a.bin"
+    client = mlflow.MlflowClient(stack.url)
+    artifact = folder / "a.bin"
     artifact.write_bytes(os.urandom(100_000))
     runs = [client.create_run("0").info.run_id for _ in range(4)]
     for run in runs:
@@ -149,3 +155,50 @@ def test_cleanup_works_on_a_full_disk(
     local.up()
     assert (local.state / "reserve").stat().st_size > 0
     assert all(there(local, run, tmp_path) for run in acknowledged[2:])
+
+
+@pytest.fixture
+def quickstart(tmp_path: Path) -> Iterator[tuple[StackUnderTest, Path]]:
+    """PostgreSQL, an object store and their stack on a file system of 300 MB, and that file system."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "none", str(folder)], check=True)
+    stack = StackUnderTest("quickstart", "host", folder, free_ports())
+    stack.up()
+    stack.down()
+    # root's cluster lies elsewhere: it comes to the same disk
+    data = SYSTEM_STATE / json.loads((stack.state / "stack.json").read_text())["project"]
+    moved = folder / "cluster"
+    shutil.move(data, moved)
+    data.mkdir(mode=0o711)
+    subprocess.run(["mount", "--bind", str(moved), str(data)], check=True)
+    yield stack, folder
+    (folder / "filler").unlink(missing_ok=True)
+    stack.down("--volumes", "--yes")
+    subprocess.run(["umount", "-l", str(data)], check=True)
+    data.rmdir()
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_quickstart_on_a_full_disk(quickstart: tuple[StackUnderTest, Path], tmp_path: Path) -> None:
+    stack, disk = quickstart
+    named = "--stack=quickstart"
+    stack.up()
+    runs = logged(stack, tmp_path)
+    filler = fill(disk)
+    server = stack.service("mlflow")
+    assert (server["health"], server["full"]) == ("unhealthy", ["backend store"])
+    secrets = {path: path.read_bytes() for path in (stack.state / "secrets").iterdir() if path.is_file()}
+    for words in (["up"], ["secrets-rotate", "--yes"], ["migrate", "--yes", f"--to={tmp_path}"]):
+        says_what_to_do(stack.invoke(*words, named, expect=1), disk)
+    assert all(path.read_bytes() == content for path, content in secrets.items())
+    stack.invoke("backup", named, f"--to={tmp_path / 'sets'}")
+    stack.down()
+    # without PostgreSQL nothing can be cleaned up: up starts it on what was set aside
+    fill(disk)
+    assert "set aside for this" in stack.invoke("up", named).stderr
+    deleted = stack.invoke("cleanup", named, "--yes", f"--run-ids={','.join(runs[:2])}", "--json").stdout
+    assert json.loads(deleted)["deleted"]["runs"] == 2
+    filler.unlink()
+    stack.invoke("secrets-rotate", "--yes", named)
+    assert all(there(stack, run, tmp_path) for run in runs[2:])
