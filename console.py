@@ -15,7 +15,7 @@ import select
 import sys
 import time
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from disks import explain, is_full
 
@@ -44,6 +44,8 @@ class UserError(Exception):
         hints: further lines, each printed indented: where it is wrong and what to type next.
     """
 
+    exit_code: ClassVar[int] = 1
+
     def __init__(self, message: str, *hints: str) -> None:
         super().__init__(message)
         self.message = message
@@ -53,9 +55,15 @@ class UserError(Exception):
         return "\n  ".join((self.message, *self.hints))
 
 
+class UsageError(UserError):
+    """A command line that means nothing; it is found before anything happens."""
+
+    exit_code = 2
+
+
 @contextmanager
 def user_errors(*, debug: bool = False) -> Iterator[None]:
-    """Print a `UserError` raised inside the block and exit with code 1; Ctrl-C exits with 130.
+    """Print a `UserError` raised inside the block and exit with its code; Ctrl-C exits with 130.
 
     A full disk is a `UserError` too, wherever it was met (see `full_disk`). When nobody reads standard output
     any more (``invoke status | head``), the block ends without a word.
@@ -64,7 +72,8 @@ def user_errors(*, debug: bool = False) -> Iterator[None]:
         debug: let the exception through, with its traceback.
 
     Raises:
-        SystemExit: 1 after a `UserError`, 130 after a `KeyboardInterrupt`, 141 after a broken pipe.
+        SystemExit: 1 after a `UserError`, 2 after wrong usage, 130 after a `KeyboardInterrupt`, 141 after a broken
+            pipe.
     """
     try:
         yield
@@ -75,16 +84,15 @@ def user_errors(*, debug: bool = False) -> Iterator[None]:
         note(f"error: {error}")
         if is_full(error):  # it passes on what a program said
             note("\n".join(f"  {line}" for line in explain(error)))
-        raise SystemExit(1) from None
+        raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         if debug:
             raise
         note("interrupted")
         raise SystemExit(130) from None
     except BrokenPipeError:
-        if not _is_deserted(sys.stdout):
+        if not unread():
             raise
-        _desert(sys.stdout)
         raise SystemExit(BROKEN_PIPE) from None
     except Exception as error:
         if debug or not is_full(error):
@@ -305,6 +313,13 @@ def progress(what: str, total: int = 0, unit: str = "bytes") -> Iterator[Progres
         yield step
     finally:
         step.clear()
+
+
+def unread() -> bool:
+    """Whether nobody reads standard output any more; from then on it leads nowhere."""
+    if deserted := _is_deserted(sys.stdout):
+        _desert(sys.stdout)
+    return deserted
 
 
 def _is_deserted(stream: IO[str]) -> bool:

@@ -1,465 +1,219 @@
-"""The Invoke namespace: wiring only. ``invoke --list`` shows it, ``invoke --help TASK`` explains one."""
+"""The Invoke namespace: wiring only. ``invoke --list`` shows it, ``invoke --help TASK`` explains one.
+
+What a task is called, says of itself and takes stands in verbs.py. Each function imports what it needs when it runs, so
+that the list of tasks is there at once.
+"""
 
 from __future__ import annotations
 
-import functools
-import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from invoke.collection import Collection
-from invoke.tasks import task
-
-from console import user_errors
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from invoke.context import Context
+import verbs
+from commandline import VerbTask, task
+from commandline import namespace as made_of
 
 
-def answers(body: Callable[..., Any]) -> Callable[..., Any]:
-    """A task whose user errors end with a message and exit code 1; ``invoke --debug TASK`` shows the traceback."""
-
-    @functools.wraps(body)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        with user_errors(debug=logging.getLogger("invoke").isEnabledFor(logging.DEBUG)):
-            body(*args, **kwargs)
-
-    return wrapped
-
-
-STACK = {"stack": "the stack to work on; `invoke stacks` lists them"}
-JSON = {"json": "print one JSON object and nothing else"}
-SETTING = {"set": "a setting for this run, KEY=VALUE; may be given again"}
-ENGINE = {"engine": "auto, compose or host"}
-DOCKER = {"require-docker": "fail where a test cannot run because no Docker engine answers"}
-DATABASE = {"backend-store-uri": "a database that belongs to no stack of this checkout"}
-ARTIFACTS = {"artifacts-destination": "where that database's artifacts are"}
-TO = {"to": "place of the backups: a folder, or s3://BUCKET/PREFIX"}
-WAIT = {"wait": "seconds to wait for another migrate, cleanup, backup or restore of the same database"}
-YES = {"yes": "answer the question with yes"}
-
-
-@task(help=JSON)
-@answers
-def stacks(_: Context, json: bool = False) -> None:
-    """Run: List the stacks and what each one runs."""
+@task(verbs.Stacks)
+def stacks(request: verbs.Stacks) -> None:
+    """The catalogue."""
     from stacks.verbs import report
 
-    report.catalogue(as_json=json)
+    report.catalogue(as_json=request.json)
 
 
-@task(
-    help={**STACK, **ENGINE, **SETTING, **JSON, "timeout": "seconds to wait until all of it is ready"},
-    iterable=["set"],
-)
-@answers
-def up(
-    _: Context,
-    stack: str = "local",
-    engine: str = "auto",
-    set: list[str] | None = None,
-    timeout: float = 180.0,
-    json: bool = False,
-) -> None:
-    """Run: Start a stack and wait until all of it is ready."""
+@task(verbs.Up)
+def up(request: verbs.Up) -> None:
+    """Start."""
     from stacks.state.opening import open_deployment
     from stacks.verbs import lifecycle, report
 
-    deployment = open_deployment(stack, set)
-    report.up(lifecycle.up(deployment, engine=engine, timeout=timeout), as_json=json)
+    deployment = open_deployment(request.stack, list(request.set))
+    answer = lifecycle.up(deployment, engine=request.engine, timeout=request.timeout)
+    report.up(answer, as_json=request.json)
 
 
-@task(help={**STACK, **YES, "volumes": "remove the data too, after a question"})
-@answers
-def down(_: Context, stack: str = "local", volumes: bool = False, yes: bool = False) -> None:
-    """Run: Stop a stack; its data stays unless --volumes."""
+@task(verbs.Down)
+def down(request: verbs.Down) -> None:
+    """Stop."""
     from stacks.state.opening import open_recorded
     from stacks.verbs import lifecycle
 
-    lifecycle.down(open_recorded(stack), volumes=volumes, yes=yes)
+    lifecycle.down(open_recorded(request.stack), volumes=request.volumes, yes=request.yes)
 
 
-@task(help={**STACK, **JSON})
-@answers
-def status(_: Context, stack: str = "local", json: bool = False) -> None:
-    """Run: Show health, version, memory and disk use."""
+@task(verbs.Status)
+def status(request: verbs.Status) -> None:
+    """Look."""
     from stacks.state.opening import open_recorded
     from stacks.verbs import lifecycle, report
 
-    report.status(lifecycle.status(open_recorded(stack)), as_json=json)
+    report.status(lifecycle.status(open_recorded(request.stack)), as_json=request.json)
 
 
-@task(
-    help={
-        **STACK,
-        "service": "one service instead of all",
-        "follow": "go on until Ctrl-C",
-        "tail": "lines to begin with",
-    }
-)
-@answers
-def logs(_: Context, stack: str = "local", service: str = "", follow: bool = False, tail: int = 100) -> None:
-    """Run: Print the logs of one service or all."""
+@task(verbs.Logs)
+def logs(request: verbs.Logs) -> None:
+    """Read."""
     from stacks.state.opening import open_recorded
     from stacks.verbs import lifecycle
 
-    lifecycle.logs(open_recorded(stack), service=service or None, follow=follow, tail=tail)
+    deployment = open_recorded(request.stack)
+    lifecycle.logs(deployment, service=request.service or None, follow=request.follow, tail=request.tail)
 
 
-@task(
-    help={**STACK, **ENGINE, **SETTING, "output": "folder to write the files to, instead of printing them"},
-    iterable=["set"],
-)
-@answers
-def render(
-    _: Context, stack: str = "local", engine: str = "auto", set: list[str] | None = None, output: str = ""
-) -> None:
-    """Run: Print the files that `up` would use."""
+@task(verbs.Render)
+def render(request: verbs.Render) -> None:
+    """Write, and start nothing."""
     from stacks.state.opening import open_deployment
     from stacks.verbs import lifecycle, report
 
-    folder = Path(output) if output else None
-    report.rendered(lifecycle.render(open_deployment(stack, set), engine=engine, output=folder), output)
+    output = Path(request.output) if request.output else None
+    deployment = open_deployment(request.stack, list(request.set))
+    files = lifecycle.render(deployment, engine=request.engine, output=output)
+    report.rendered(files, request.output)
 
 
-@task(
-    name="secrets-rotate",
-    help={**STACK, **YES, **JSON, "timeout": "seconds to wait until the restarted stack is ready"},
-)
-@answers
-def secrets_rotate(
-    _: Context, stack: str = "local", yes: bool = False, timeout: float = 180.0, json: bool = False
-) -> None:
-    """Data: Give a stack new passwords and keys."""
-    from stacks.state.opening import open_recorded
-    from stacks.verbs import report, rotation
-
-    report.rotated(rotation.rotate(open_recorded(stack), yes=yes, timeout=timeout), as_json=json)
-
-
-@task(help=JSON)
-@answers
-def doctor(_: Context, json: bool = False) -> None:
-    """Run: Show what this machine lacks, and what mends it."""
+@task(verbs.Doctor)
+def doctor(request: verbs.Doctor) -> None:
+    """Look at the machine."""
     from stacks.verbs import doctor, report
 
-    report.doctor(doctor.examine(), as_json=json)
+    report.doctor(doctor.examine(), as_json=request.json)
 
 
-@task(
-    help={
-        "image": "one image instead of all",
-        "from-packages": "make every image, bases included, from package mirrors; no container registry is asked",
-        "push": "registry to push what was built to",
-        "platform": "platform to build for, such as linux/arm64; may be given again",
-    },
-    iterable=["platform"],
-)
-@answers
-def build(
-    _: Context,
-    image: str = "",
-    from_packages: bool = False,
-    push: str = "",
-    platform: list[str] | None = None,
-) -> None:
-    """Run: Build the images."""
+@task(verbs.Build)
+def build(request: verbs.Build) -> None:
+    """Build."""
     from images import build as building
 
-    building.build([image] if image else [], from_packages=from_packages, push=push, platforms=platform or [])
+    building.build(
+        [request.image] if request.image else [],
+        from_packages=request.from_packages,
+        push=request.push,
+        platforms=list(request.platform),
+    )
 
 
-@task(
-    help={
-        **STACK,
-        **WAIT,
-        **YES,
-        **JSON,
-        **DATABASE,
-        **ARTIFACTS,
-        "older-than": "only what was deleted this long ago: 30m, 12h, 30d",
-        "only": "some of runs,experiments,models,traces,orphans (default: all but traces)",
-        "run-ids": "exactly these runs, with commas between",
-        "experiment-ids": "exactly these experiments, with commas between",
-        "include-undated": "also what has no deletion time",
-        "force-registered": "also the files that a registered model version needs",
-        "dry-run": "show the plan and change nothing",
-        "vacuum": "give the space back to the system; locks tables meanwhile",
-    }
-)
-@answers
-def cleanup(
-    _: Context,
-    stack: str = "local",
-    backend_store_uri: str = "",
-    artifacts_destination: str = "",
-    older_than: str = "",
-    only: str = "",
-    run_ids: str = "",
-    experiment_ids: str = "",
-    include_undated: bool = False,
-    force_registered: bool = False,
-    dry_run: bool = False,
-    vacuum: bool = False,
-    wait: float = 0.0,
-    yes: bool = False,
-    json: bool = False,
-) -> None:
-    """Data: Delete for good what users deleted."""
-    flags = {
-        name: value for name, value in locals().items() if name not in {"_", "stack", "backend_store_uri"}
-    }
+@task(verbs.Cleanup)
+def cleanup(request: verbs.Cleanup) -> None:
+    """Rows and artifacts."""
     from stacks.verbs import data
 
-    data.run("cleanup", flags, stack=stack, backend_store_uri=backend_store_uri)
+    data.run(request)
 
 
-@task(
-    help={
-        **STACK,
-        **DATABASE,
-        **ARTIFACTS,
-        **JSON,
-        "top": "the N largest experiments",
-        "html": "write a page with a chart",
-    }
-)
-@answers
-def usage(
-    _: Context,
-    stack: str = "local",
-    backend_store_uri: str = "",
-    artifacts_destination: str = "",
-    top: int = 20,
-    html: str = "",
-    json: bool = False,
-) -> None:
-    """Data: Show who uses the space, by experiment."""
+@task(verbs.Usage)
+def usage(request: verbs.Usage) -> None:
+    """Rows and bytes."""
     from stacks.verbs import data
 
-    flags = {"artifacts_destination": artifacts_destination, "top": top, "json": json}
-    data.usage(flags, html=html, stack=stack, backend_store_uri=backend_store_uri)
+    data.usage(request)
 
 
-@task(
-    help={
-        **STACK,
-        **DATABASE,
-        **TO,
-        **WAIT,
-        **YES,
-        **JSON,
-        "check": "only report; exit 0 when current, else 1",
-    }
-)
-@answers
-def migrate(
-    _: Context,
-    stack: str = "local",
-    backend_store_uri: str = "",
-    to: str = "backups",
-    check: bool = False,
-    wait: float = 0.0,
-    yes: bool = False,
-    json: bool = False,
-) -> None:
-    """Data: Migrate the schema, with a backup first."""
+@task(verbs.Migrate)
+def migrate(request: verbs.Migrate) -> None:
+    """The schema to the head."""
     from stacks.verbs import data
 
-    flags = {"check": check, "to": to, "wait": wait, "yes": yes, "json": json}
-    data.migrate(flags, stack=stack, backend_store_uri=backend_store_uri)
+    data.migrate(request)
 
 
-@task(
-    help={
-        **STACK,
-        **DATABASE,
-        **ARTIFACTS,
-        **TO,
-        **WAIT,
-        **JSON,
-        "keep": "how many sets of this database to keep",
-    }
-)
-@answers
-def backup(
-    _: Context,
-    stack: str = "local",
-    backend_store_uri: str = "",
-    artifacts_destination: str = "",
-    to: str = "backups",
-    keep: int = 7,
-    wait: float = 0.0,
-    json: bool = False,
-) -> None:
-    """Data: Back up database, artifacts and keys, as one set."""
+@task(verbs.Backup)
+def backup(request: verbs.Backup) -> None:
+    """One set more."""
     from stacks.verbs import data
 
-    flags = {
-        "artifacts_destination": artifacts_destination,
-        "to": to,
-        "keep": keep,
-        "wait": wait,
-        "json": json,
-    }
-    data.backup(flags, stack=stack, backend_store_uri=backend_store_uri)
+    data.backup(request)
 
 
-@task(
-    help={
-        **STACK,
-        **DATABASE,
-        **ARTIFACTS,
-        **WAIT,
-        **YES,
-        **JSON,
-        "backup": "folder of the set, or its s3:// address; .../latest is the newest one there",
-    }
-)
-@answers
-def restore(
-    _: Context,
-    backup: str,
-    stack: str = "local",
-    backend_store_uri: str = "",
-    artifacts_destination: str = "",
-    wait: float = 0.0,
-    yes: bool = False,
-    json: bool = False,
-) -> None:
-    """Data: Put a verified backup back."""
+@task(verbs.Restore)
+def restore(request: verbs.Restore) -> None:
+    """All of it as it was."""
     from stacks.verbs import data
 
-    flags = {
-        "backup": backup,
-        "artifacts_destination": artifacts_destination,
-        "wait": wait,
-        "yes": yes,
-        "json": json,
-    }
-    data.restore(flags, stack=stack, backend_store_uri=backend_store_uri)
+    data.restore(request)
 
 
-@task(
-    help={
-        **STACK,
-        **YES,
-        **JSON,
-        "to": "the version to run, newer or older, such as 3.17.2",
-        "backups": "folder of the backups",
-        "timeout": "seconds to wait until the stack is ready with it",
-    }
-)
-@answers
-def upgrade(
-    _: Context,
-    to: str,
-    stack: str = "local",
-    backups: str = "backups",
-    yes: bool = False,
-    timeout: float = 180.0,
-    json: bool = False,
-) -> None:
-    """Data: Run another MLflow version, or put back all of it."""
+@task(verbs.Backups)
+def backups(request: verbs.Backups) -> None:
+    """The sets of a place."""
+    from stacks.verbs import data
+
+    data.here(request)
+
+
+@task(verbs.Upgrade)
+def upgrade(request: verbs.Upgrade) -> None:
+    """Newer or older."""
     from stacks.state.opening import open_recorded
     from stacks.verbs import report
     from stacks.verbs import upgrade as upgrading
 
-    answer = upgrading.upgrade(open_recorded(stack), to, folder=backups, yes=yes, timeout=timeout)
-    report.upgraded(answer, as_json=json)
+    answer = upgrading.upgrade(
+        open_recorded(request.stack),
+        request.to,
+        folder=request.backups,
+        yes=request.yes,
+        timeout=request.timeout,
+    )
+    report.upgraded(answer, as_json=request.json)
 
 
-@task(help={**TO, **JSON, "verify": "read every byte of every set"})
-@answers
-def backups(_: Context, to: str = "backups", verify: bool = False, json: bool = False) -> None:
-    """Data: List the backups."""
-    from stacks.verbs import data
+@task(verbs.SecretsRotate)
+def secrets_rotate(request: verbs.SecretsRotate) -> None:
+    """New secrets."""
+    from stacks.state.opening import open_recorded
+    from stacks.verbs import report, rotation
 
-    data.here(["-m", "backups", "backups", f"--to={to}", *["--verify"] * verify, *["--json"] * json])
+    answer = rotation.rotate(open_recorded(request.stack), yes=request.yes, timeout=request.timeout)
+    report.rotated(answer, as_json=request.json)
 
 
-@task(help=DOCKER)
-@answers
-def test(_: Context, require_docker: bool = False) -> None:
-    """Develop: Run every test this machine can run."""
+@task(verbs.Test)
+def test(request: verbs.Test) -> None:
+    """All tests."""
     from develop import testing
 
-    testing.everything(require_docker=require_docker)
+    testing.everything(require_docker=request.require_docker)
 
 
-@task(name="test-unit")
-@answers
-def test_unit(_: Context) -> None:
-    """Develop: Run the tests that need no server."""
+@task(verbs.TestUnit)
+def test_unit(_: verbs.TestUnit) -> None:
+    """Tests without a server."""
     from develop import testing
 
     testing.unit()
 
 
-@task(name="test-integration", help=DOCKER)
-@answers
-def test_integration(_: Context, require_docker: bool = False) -> None:
-    """Develop: Run the tests against real servers."""
+@task(verbs.TestIntegration)
+def test_integration(request: verbs.TestIntegration) -> None:
+    """Tests with servers."""
     from develop import testing
 
-    testing.integration(require_docker=require_docker)
+    testing.integration(require_docker=request.require_docker)
 
 
-@task(help={"only": "one benchmark by name"})
-@answers
-def bench(_: Context, only: str = "") -> None:
-    """Develop: Run the benchmarks."""
+@task(verbs.Bench)
+def bench(request: verbs.Bench) -> None:
+    """Benchmarks."""
     from benchmarks import run
 
-    run.run(only or None)
+    run.run(request.only or None)
 
 
-@task
-@answers
-def lint(_: Context) -> None:
-    """Develop: Check style, types and templates."""
+@task(verbs.Lint)
+def lint(_: verbs.Lint) -> None:
+    """Checks."""
     from develop import lint
 
     lint.run()
 
 
-@task(
-    help={
-        "upgrade": "take newer versions where they are allowed",
-        "check": "only hold them against their sources",
-    }
-)
-@answers
-def lock(_: Context, upgrade: bool = False, check: bool = False) -> None:
-    """Develop: Renew the locks of what is installed."""
+@task(verbs.Lock)
+def lock(request: verbs.Lock) -> None:
+    """What is installed."""
     from develop import lock as locking
 
-    locking.check() if check else locking.renew(upgrade=upgrade)
+    locking.check() if request.check else locking.renew(upgrade=request.upgrade)
 
 
-namespace = Collection(
-    stacks,
-    up,
-    down,
-    status,
-    logs,
-    render,
-    doctor,
-    build,
-    cleanup,
-    usage,
-    migrate,
-    backup,
-    restore,
-    backups,
-    upgrade,
-    secrets_rotate,
-    test,
-    test_unit,
-    test_integration,
-    bench,
-    lint,
-    lock,
-)
+namespace = made_of([each for each in list(globals().values()) if isinstance(each, VerbTask)], verbs.VERBS)

@@ -122,7 +122,7 @@ def peak(uri: str, into: str, store: Path, here: Path) -> float:
     here.mkdir()
 
     def command(*words: str) -> float:
-        argv = [sys.executable, "-c", MEASURED, sys.executable, "-m", "database", *words]
+        argv = [sys.executable, "-c", MEASURED, sys.executable, "-m", "backups", *words]
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+import arguments
 from console import UserError, confirm, emit_json, note, size, user_errors
+from verbs import Cleanup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,93 +17,28 @@ if TYPE_CHECKING:
     from cleanup.filters import Filters
     from cleanup.planning import Plan
     from cleanup.report import Report
+    from verbs import Usage
 
 
-def add_target(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say which MLflow, shared with ``python -m cleanup.usage``."""
-    parser.add_argument(
-        "--backend-store-uri",
-        default=os.environ.get("MLFLOW_BACKEND_STORE_URI"),
-        help="the tracking server's database (default: MLFLOW_BACKEND_STORE_URI)",
-    )
-    parser.add_argument(
-        "--artifacts-destination",
-        default=os.environ.get("MLFLOW_ARTIFACTS_DESTINATION"),
-        help="where its artifacts are (default: MLFLOW_ARTIFACTS_DESTINATION)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-
-def require_target(arguments: argparse.Namespace) -> tuple[str, str]:
+def require_target(request: Cleanup | Usage) -> tuple[str, str]:
     """Return database and destination.
 
     Raises:
         UserError: one of them is missing.
     """
     for value, flag in (
-        (arguments.backend_store_uri, "--backend-store-uri"),
-        (arguments.artifacts_destination, "--artifacts-destination"),
+        (request.backend_store_uri, "--backend-store-uri"),
+        (request.artifacts_destination, "--artifacts-destination"),
     ):
         if not value:
             raise UserError(
                 f"which MLflow? {flag} is missing", f"give {flag}=URI as the tracking server has it"
             )
-    return arguments.backend_store_uri, arguments.artifacts_destination
+    return request.backend_store_uri, request.artifacts_destination
 
 
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the command line of ``python -m cleanup``."""
-    found = argparse.ArgumentParser(
-        prog="python -m cleanup", description="Delete for good what users deleted, rows and artifacts."
-    )
-    add_target(found)
-    found.add_argument(
-        "--older-than", metavar="AGE", help="only what was deleted this long ago: 30m, 12h, 30d"
-    )
-    found.add_argument(
-        "--only",
-        metavar="KINDS",
-        help="some of runs,experiments,models,traces,orphans (default: all but traces)",
-    )
-    found.add_argument("--run-ids", metavar="IDS", default="", help="exactly these runs")
-    found.add_argument("--experiment-ids", metavar="IDS", default="", help="exactly these experiments")
-    found.add_argument("--include-undated", action="store_true", help="also what has no deletion time")
-    found.add_argument(
-        "--force-registered", action="store_true", help="also what a registered model version needs"
-    )
-    found.add_argument(
-        "--orphan-grace", metavar="AGE", default="1d", help="least age of orphaned artifacts (default: 1d)"
-    )
-    found.add_argument(
-        "--foreign-orphans",
-        action="store_true",
-        help="delete orphaned artifacts even where none belong to the database",
-    )
-    found.add_argument(
-        "--ignore-reference",
-        metavar="TABLE.COLUMN",
-        action="append",
-        default=[],
-        help="a column that may keep ids that are gone",
-    )
-    found.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
-    found.add_argument("--yes", action="store_true", help="do not ask")
-    found.add_argument(
-        "--vacuum", action="store_true", help="give the space back to the system (locks tables meanwhile)"
-    )
-    found.add_argument(
-        "--wait", metavar="SECONDS", type=float, default=0.0, help="wait for the maintenance lock"
-    )
-    return found
-
-
-def filters_of(arguments: argparse.Namespace) -> Filters:
-    """Return the filters of a parsed command line.
+def filters_of(request: Cleanup) -> Filters:
+    """Return the filters of a request.
 
     Raises:
         UserError: see `Filters`.
@@ -111,15 +46,15 @@ def filters_of(arguments: argparse.Namespace) -> Filters:
     from cleanup.filters import Filters
 
     return Filters(
-        only=_list(arguments.only) or None if arguments.only else None,
-        older_than=arguments.older_than,
-        run_ids=_list(arguments.run_ids),
-        experiment_ids=_list(arguments.experiment_ids),
-        include_undated=arguments.include_undated,
-        force_registered=arguments.force_registered,
-        orphan_grace=arguments.orphan_grace,
-        foreign_orphans=arguments.foreign_orphans,
-        ignore_references=tuple(arguments.ignore_reference),
+        only=request.only or None,
+        older_than=request.older_than or None,
+        run_ids=request.run_ids,
+        experiment_ids=request.experiment_ids,
+        include_undated=request.include_undated,
+        force_registered=request.force_registered,
+        orphan_grace=request.orphan_grace,
+        foreign_orphans=request.foreign_orphans,
+        ignore_references=request.ignore_reference,
     )
 
 
@@ -152,14 +87,14 @@ def as_json(plan: Plan, report: Report | None, *, dry_run: bool) -> dict[str, An
     }
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(request: Cleanup) -> int:
     """Do the whole dialogue; return the exit code: 1 if something that was selected could not be deleted.
 
     Raises:
         UserError: whatever the user can mend.
     """
-    filters = filters_of(arguments)
-    uri, destination = require_target(arguments)
+    filters = filters_of(request)
+    uri, destination = require_target(request)
 
     from cleanup import display, vacuum
     from cleanup.execution import execute
@@ -170,26 +105,26 @@ def run(arguments: argparse.Namespace) -> int:
     engine = connect(uri)
     _check_schema(engine)
     # with --yes nobody looks, and counting reads as much as deleting does
-    counted = arguments.dry_run or not arguments.yes
+    counted = request.dry_run or not request.yes
     plan = make_plan(engine, destination, filters, count=counted)
     if counted:
         display.show_plan(plan)
-    if arguments.dry_run or (counted and plan.empty and not arguments.vacuum):
-        if arguments.json:
-            emit_json(as_json(plan, None, dry_run=arguments.dry_run))
+    if request.dry_run or (counted and plan.empty and not request.vacuum):
+        if request.json:
+            emit_json(as_json(plan, None, dry_run=request.dry_run))
         elif plan.empty:
             note("nothing to clean up")
         return 0
-    if not confirm("delete all this for good?", yes=arguments.yes):
-        if arguments.json:
+    if not confirm("delete all this for good?", yes=request.yes):
+        if request.json:
             emit_json(as_json(plan, None, dry_run=True))
         return 0
     before = vacuum.size(engine)
-    with maintenance_lock(engine, "cleanup", arguments.wait) as lock:
+    with maintenance_lock(engine, "cleanup", request.wait) as lock:
         with display.Bar(plan) as bar:
             report = execute(plan, progress=bar, check=lock.check)
         display.show_report(report)
-        if arguments.vacuum and not report.interrupted:
+        if request.vacuum and not report.interrupted:
             vacuum.vacuum(engine, sorted(plan.schema.tables))
             note(f"database: {size(before)} before, {size(vacuum.size(engine))} now")
         elif sum(report.rows.values()) > 100_000:
@@ -197,7 +132,7 @@ def run(arguments: argparse.Namespace) -> int:
                 f"the database keeps the space of deleted rows ({size(before)} in all) and fills it "
                 "again; --vacuum gives it back to the system"
             )
-    if arguments.json:
+    if request.json:
         emit_json(as_json(plan, report, dry_run=False))
     if report.interrupted:
         return 130
@@ -228,9 +163,10 @@ def _check_schema(engine: Engine) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
-    arguments = parser().parse_args(argv)
-    with user_errors(debug=arguments.debug):
-        return run(arguments)
+    with user_errors():
+        request = arguments.read(sys.argv[1:] if argv is None else argv, Cleanup)
+    with user_errors(debug=request.debug):
+        return run(request)
 
 
 if __name__ == "__main__":

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from console import UserError
+import values
+from console import UsageError
+from flags import ONLY
 
-KINDS = ("runs", "experiments", "models", "traces", "orphans")
-UNITS = {"m": 60, "h": 3600, "d": 86400}  # seconds
+KINDS = ONLY.choices
 
 
 def parse_age(text: str) -> int:
     """Return the seconds in an age such as ``30m``, ``12h`` or ``30d``.
 
     Raises:
-        UserError: no number, or no unit.
+        UsageError: no number, no unit, or more than 30 years.
     """
-    match = re.fullmatch(r"(\d+)([mhd])", text.strip())
-    if not match:
-        raise UserError(
+    try:
+        return values.parse_age(text)
+    except ValueError:
+        raise UsageError(
             f"cannot read the age '{text}'",
-            "write a number and a unit: 30m (minutes), 12h (hours), 30d (days)",
-        )
-    return int(match[1]) * UNITS[match[2]]
+            "write a number and a unit, 30 years at most: 30m (minutes), 12h (hours), 30d (days)",
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Filters:
         ignore_references: ``table.column`` names that may be left dangling.
 
     Raises:
-        UserError: an unknown kind, an age without a unit, or filters that contradict each other.
+        UsageError: an unknown kind, an age without a unit, or filters that contradict each other.
     """
 
     only: tuple[str, ...] | None = None
@@ -58,27 +58,27 @@ class Filters:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.only or ()) - set(KINDS))
         if unknown:
-            raise UserError(f"nothing of the kind '{unknown[0]}' to clean up", f"kinds: {', '.join(KINDS)}")
+            raise UsageError(f"nothing of the kind '{unknown[0]}' to clean up", f"kinds: {', '.join(KINDS)}")
         if self.older_than is not None:
             parse_age(self.older_than)
         parse_age(self.orphan_grace)
         if "traces" in self.kinds and self.older_than is None:
-            raise UserError(
+            raise UsageError(
                 "traces are never in a deleted stage: say how old they must be",
                 "for example: --only=traces --older-than=90d",
             )
         if self.run_ids and self.kinds - {"runs", "experiments"}:
-            raise UserError(
+            raise UsageError(
                 "--run-ids names runs, so --only cannot ask for other kinds",
                 f"leave one of the two out; asked for: {', '.join(sorted(self.kinds))}",
             )
         if self.experiment_ids and "orphans" in self.kinds:
-            raise UserError(
+            raise UsageError(
                 "orphans belong to no experiment", "leave out --experiment-ids, or orphans in --only"
             )
         bad = [item for item in self.experiment_ids if not item.isdecimal()]
         if bad:
-            raise UserError(f"an experiment's id is a number, not '{bad[0]}'")
+            raise UsageError(f"an experiment's id is a number, not '{bad[0]}'")
 
     @property
     def kinds(self) -> frozenset[str]:

@@ -15,7 +15,9 @@ import threading
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import arguments
 from console import UserError, note, user_errors
+from verbs import Cleanup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,14 +102,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "cron", metavar="CRON", help="minute hour day month weekday, in this machine's time zone"
     )
     parser.add_argument("flags", nargs="*", metavar="FLAG", help="after --: flags of python -m cleanup")
-    arguments = parser.parse_args(argv)
+    given = parser.parse_args(argv)
     with user_errors():
         from cleanup.__main__ import filters_of
-        from cleanup.__main__ import parser as cleanup_parser
 
-        filters_of(cleanup_parser().parse_args(arguments.flags))  # complain now, not at half past three
-        next_time(arguments.cron, datetime.now())
-        service = Service(arguments.cron, arguments.flags)
+        filters_of(arguments.read(given.flags, Cleanup))  # complain now, not at half past three
+        next_time(given.cron, datetime.now())
+        service = Service(given.cron, given.flags)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, service.stop)
         service.run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import html
 import re
 import sys
@@ -10,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import arguments
+import verbs
 from console import UserError, cell, emit_json, note, screen, size, user_errors
 
 if TYPE_CHECKING:
@@ -222,31 +223,28 @@ and comes back with a cleanup.</p>
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
-    from cleanup.__main__ import add_target, require_target
+    from cleanup.__main__ import require_target
 
-    parser = argparse.ArgumentParser(prog="python -m cleanup.usage", description="Who uses the space.")
-    add_target(parser)
-    parser.add_argument("--top", type=int, default=20, metavar="N", help="the N largest experiments")
-    parser.add_argument("--html", metavar="FILE", help="write a page with a chart; - prints it")
-    arguments = parser.parse_args(argv)
-    with user_errors(debug=arguments.debug):
-        uri, destination = require_target(arguments)
+    with user_errors():
+        request = arguments.read(sys.argv[1:] if argv is None else argv, verbs.Usage)
+    with user_errors(debug=request.debug):
+        uri, destination = require_target(request)
 
         from database.connection import connect
 
         usages = measure(connect(uri), destination)
-        if arguments.html == "-":
-            sys.stdout.write(as_html(usages, arguments.top))
-        elif arguments.html:
+        if request.html == "-":
+            sys.stdout.write(as_html(usages, request.top))
+        elif request.html:
             try:
-                Path(arguments.html).write_text(as_html(usages, arguments.top), encoding="utf-8")
+                Path(request.html).write_text(as_html(usages, request.top), encoding="utf-8")
             except OSError as error:
-                raise UserError(f"cannot write {arguments.html}: {error.strerror}") from None
-            note(f"written: {arguments.html}")
-        if arguments.json:
-            emit_json(as_json(usages, arguments.top))
-        elif not arguments.html:
-            show(usages, arguments.top)
+                raise UserError(f"cannot write {request.html}: {error.strerror}") from None
+            note(f"written: {request.html}")
+        if request.json:
+            emit_json(as_json(usages, request.top))
+        elif not request.html:
+            show(usages, request.top)
     return 0
 
 

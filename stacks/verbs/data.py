@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,86 +19,84 @@ from stacks.definition.settings import ROOT
 from stacks.state import reserve
 from stacks.state.opening import open_recorded
 from stacks.state.record import locked
+from verbs import Cleanup, Inspect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from stacks.engines import Engine
+    from verbs import Backup, Migrate, Request, Restore, Usage
 
 STORES = ("postgres", "object-store")
 PASSPHRASE = "gateway-passphrase"  # noqa: S105 (the secret's name)
 
 
-def run(module: str, flags: dict[str, object], *, stack: str, backend_store_uri: str = "") -> None:
-    """Run one of our modules for a stack, or, with a database of its own, for any MLflow.
+def run(request: Request) -> None:
+    """Have a verb done beside the data of a stack, or, with a database of its own, here for any MLflow.
 
     Args:
-        module: the module, and its verb if it has one, such as ``cleanup`` or ``database migrate``.
-        flags: its flags; an empty value leaves one out, True gives it without a value.
-        stack: name of the stack.
-        backend_store_uri: a database that belongs to no stack; the module then runs in this environment.
+        request: of a verb with a module, a stack and a `backend_store_uri`.
 
     Raises:
         UserError: the stack was never up.
         SystemExit: with the module's exit code, unless that is 0.
     """
-    argv = ["-m", *module.split(), *_words(flags)]
-    if backend_store_uri:
-        here([*argv, "--backend-store-uri", backend_store_uri])
+    given: Any = request
+    if given.backend_store_uri:
+        here(request)
         return
-    engine = _engine(stack)
-    frees = reserve.at_hand(engine.deployment) if module == "cleanup" else nullcontext()
+    engine = _engine(given.stack)
+    frees = reserve.at_hand(engine.deployment) if isinstance(request, Cleanup) else nullcontext()
     with frees:
-        code = engine.run(argv, {})
+        code = engine.run(request.argv(), {})
     _finish(code)
 
 
-def migrate(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:
-    """Migrate the schema, with a backup in the folder that the flag ``to`` names; see `run`.
+def migrate(request: Migrate) -> None:
+    """Migrate the schema, with a backup in the folder that `to` names; see `run`.
 
     Raises:
         UserError: as in `run`; also, that folder cannot be written, or the stack does not come up again.
         SystemExit: as in `run`.
     """
-    if backend_store_uri:
-        run("backups migrate", flags, stack=stack, backend_store_uri=backend_store_uri)
+    if request.backend_store_uri:
+        run(request)
         return
-    engine = _engine(stack)
+    engine = _engine(request.stack)
     deployment = engine.deployment
-    if flags["check"]:
-        _finish(engine.run(["-m", "backups", "migrate", *_words({**flags, "to": ""})], {}))
+    if request.check:
+        _finish(engine.run(request.argv(), {}))
         return
-    if is_bucket(str(flags["to"])):  # what fails is put back from there at once
+    if is_bucket(request.to):  # what fails is put back from there at once
         raise UserError("migrate takes its backup to a folder", "give --to=FOLDER")
-    to = folder_of_sets(str(flags["to"]))
-    words = ["-m", "backups", "migrate", *_words({**flags, "to": to})]
-    with locked(deployment, "migrate"), _without_server(engine, flags):
-        code = engine.run(words, _named(engine), folders=[to])
+    to = folder_of_sets(request.to)
+    with locked(deployment, "migrate"), _without_server(engine, yes=request.yes):
+        code = engine.run(replace(request, to=str(to)).argv(), _named(engine), folders=[to])
     _finish(code)
 
 
-def backup(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:
-    """Back up to the place that the flag ``to`` names, the key that a stack's data depends on included; see `run`.
+def backup(request: Backup) -> None:
+    """Back up to the place that `to` names, the key that a stack's data depends on included; see `run`.
 
     Raises:
         UserError: as in `run`; also, that place cannot be written.
         SystemExit: as in `run`.
     """
-    if backend_store_uri:
-        run("backups backup", flags, stack=stack, backend_store_uri=backend_store_uri)
+    if request.backend_store_uri:
+        run(request)
         return
-    _finish(back_up(_engine(stack), flags))
+    _finish(back_up(_engine(request.stack), request))
 
 
-def back_up(engine: Engine, flags: dict[str, object]) -> int:
+def back_up(engine: Engine, request: Backup) -> int:
     """`backup` of the stack of an engine; returns the verb's exit code."""
-    to = str(flags["to"])
-    key = engine.secret(PASSPHRASE) if "gateway-sync" in engine.deployment.services else ""
+    to = request.to
+    keys = (str(engine.secret(PASSPHRASE)),) if "gateway-sync" in engine.deployment.services else ()
     with _exchange() as folder:
         variables = {**_named(engine), **_keys_of(to, folder)}
         place = to if is_bucket(to) else folder_of_sets(to)
-        words = ["-m", "backups", "backup", *_words({**flags, "to": place, "include": key})]
+        words = replace(request, to=str(place), include=keys).argv()
         folders = [folder, *([place] if isinstance(place, Path) else [])]
         # PostgreSQL writes a snapshot; the room for that must not go into the set itself
         elsewhere = not isinstance(place, Path) or not reserve.on_disk_of(engine.deployment, place)
@@ -106,8 +105,8 @@ def back_up(engine: Engine, flags: dict[str, object]) -> int:
             return engine.run(words, variables, folders=folders)
 
 
-def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> None:
-    """Put the set that the flag ``backup`` names back; see `run`.
+def restore(request: Restore) -> None:
+    """Put the set that `backup` names back; see `run`.
 
     Its provider keys were stored with the passphrase of its day. They are opened to the stack's own, which may be a
     newer one, or another stack's.
@@ -116,27 +115,27 @@ def restore(flags: dict[str, object], *, stack: str, backend_store_uri: str) -> 
         UserError: as in `run`; also, the stack does not come up again.
         SystemExit: as in `run`.
     """
-    if backend_store_uri:
-        run("backups restore", flags, stack=stack, backend_store_uri=backend_store_uri)
+    if request.backend_store_uri:
+        run(request)
         return
-    flags = {**flags, "migrate": True}  # a server will start
-    engine = _engine(stack)
-    one = str(flags["backup"])
-    if not is_bucket(one):
-        one = str(_existing_set(one))
-    with locked(engine.deployment, "restore"), _without_server(engine, flags):
-        code = put_back(engine, one, flags)
+    engine = _engine(request.stack)
+    given = request.backup
+    if not is_bucket(given):
+        given = str(_existing_set(given))
+    with locked(engine.deployment, "restore"), _without_server(engine, yes=request.yes):
+        code = put_back(engine, replace(request, backup=given, migrate=True))  # a server will start
     _finish(code)
 
 
-def put_back(engine: Engine, one: str, flags: dict[str, object]) -> int:
-    """`restore` of a set to the stack of an engine, whose server does not run; returns the verb's exit code."""
+def put_back(engine: Engine, request: Restore) -> int:
+    """`restore` to the stack of an engine, whose server does not run; returns the verb's exit code."""
+    address = request.backup
     with _exchange() as folder:
-        variables, folders = _keys_of(one, folder), [folder]
-        if not is_bucket(one):
-            folders.append(Path(one))
-        given = {**flags, "backup": one, "artifact_root": "mlflow-artifacts:/", "keys_to": folder}
-        code = engine.run(["-m", "backups", "restore", *_words(given)], variables, folders=folders)
+        variables, folders = _keys_of(address, folder), [folder]
+        if not is_bucket(address):
+            folders.append(Path(address))
+        words = replace(request, artifact_root="mlflow-artifacts:/", keys_to=str(folder)).argv()
+        code = engine.run(words, variables, folders=folders)
         then = folder / PASSPHRASE
         if code == 0 and "gateway-sync" in engine.deployment.services and then.exists():
             uri = Stores.of(engine.deployment, engine.name).backend_store_uri
@@ -152,7 +151,7 @@ def inspect(engine: Engine) -> dict[str, Any]:
         UserError: it cannot be read.
     """
     with tempfile.TemporaryFile("w+") as output:
-        if engine.run(["-m", "database", "inspect"], _named(engine), output=output):
+        if engine.run(Inspect().argv(), _named(engine), output=output):
             raise UserError("the database cannot be read; its reason stands above")
         output.seek(0)
         return dict(json.load(output))
@@ -179,9 +178,9 @@ def is_bucket(address: str) -> bool:
     return address.startswith("s3://")
 
 
-def _without_server(engine: Engine, flags: dict[str, object]) -> AbstractContextManager[None]:
+def _without_server(engine: Engine, *, yes: bool) -> AbstractContextManager[None]:
     """Have the server away, unless the answer is no already: nobody is there to ask."""
-    return engine.without_server() if flags["yes"] or interactive() else nullcontext()
+    return engine.without_server() if yes or interactive() else nullcontext()
 
 
 @contextmanager
@@ -235,39 +234,29 @@ def _finish(code: int) -> None:
         raise SystemExit(code)
 
 
-def usage(flags: dict[str, object], *, html: str, stack: str, backend_store_uri: str) -> None:
+def usage(request: Usage) -> None:
     """Show who uses the space; with `html`, as a page in a file of this machine.
 
     Raises:
         UserError: as in `run`, or the file cannot be written.
         SystemExit: as in `run`.
     """
-    if not html or backend_store_uri:
-        run("cleanup.usage", {**flags, "html": html}, stack=stack, backend_store_uri=backend_store_uri)
+    if not request.html or request.backend_store_uri:
+        run(request)
         return
-    engine = _engine(stack)
-    page = engine.capture(["-m", "cleanup.usage", "--html=-", *_words(flags)])
+    page = _engine(request.stack).capture(replace(request, html="-").argv())
     try:
-        Path(html).write_text(page, encoding="utf-8")
+        Path(request.html).write_text(page, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot write {html}: {error.strerror}") from None
-    note(f"wrote {html}")
+        raise UserError(f"cannot write {request.html}: {error.strerror}") from None
+    note(f"wrote {request.html}")
 
 
-def here(argv: Sequence[str]) -> None:
-    """Run a module in this environment.
+def here(request: Request) -> None:
+    """Have a verb done in this environment.
 
     Raises:
         SystemExit: with its exit code, unless that is 0.
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    _finish(subprocess.run([sys.executable, *argv], env=environment, check=False).returncode)
-
-
-def _words(flags: dict[str, object]) -> Sequence[str]:
-    given = {
-        f"--{name.replace('_', '-')}": value
-        for name, value in flags.items()
-        if value is not False and value not in {"", None}  # 0 is a value
-    }
-    return [name if value is True else f"{name}={value}" for name, value in given.items()]
+    _finish(subprocess.run([sys.executable, *request.argv()], env=environment, check=False).returncode)

@@ -22,6 +22,7 @@ from stacks.state import environments
 from stacks.state.opening import reopened, with_version
 from stacks.state.record import JOURNAL, ROTATION, locked
 from stacks.verbs import data
+from verbs import Backup, Migrate, Restore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -311,8 +312,8 @@ def _act(plan: Plan, before: Engine, after: Engine, timeout: float) -> dict[str,
             done["backup"] = str(one)
             if plan.action == "restore" and plan.restore:
                 begin("restore", backup=str(one))
-                flags: dict[str, object] = {"yes": True, "migrate": True}
-                _succeed(data.put_back(after, str(plan.restore.path), flags))
+                wanted = Restore(backup=str(plan.restore.path), yes=True, migrate=True)
+                _succeed(data.put_back(after, wanted))
             elif plan.action == "migrate":
                 begin("migrate", backup=str(one))
                 _migrate(after, one)
@@ -347,14 +348,13 @@ def _back_up(engine: Engine, folder: Path, purpose: str) -> Path:
     for service in engine.deployment.having("writes"):
         engine.stop(service)
     there = {one.path for one in list_sets(folder)[0]}
-    _succeed(data.back_up(engine, {"to": folder, "keep": ALL_SETS, "purpose": purpose}))
+    _succeed(data.back_up(engine, Backup(to=str(folder), keep=ALL_SETS, purpose=purpose)))
     return next(one.path for one in reversed(list_sets(folder)[0]) if one.path not in there)
 
 
 def _migrate(engine: Engine, backup: Path) -> None:
     """Bring the schema to the head of the engine's version; `backup` is of the database as it is now."""
-    words = ["-m", "backups", "migrate", "--yes", f"--backup={backup}"]
-    _succeed(engine.run(words, {}, folders=[backup]))
+    _succeed(engine.run(Migrate(yes=True, backup=str(backup)).argv(), {}, folders=[backup]))
 
 
 def _put_back(engine: Engine, journal: Journal, timeout: float) -> None:
@@ -368,7 +368,7 @@ def _put_back(engine: Engine, journal: Journal, timeout: float) -> None:
         if journal.served:
             kept = _back_up(engine, Path(journal.folder), "before-way-back")
             note(f"whatever was logged to MLflow {journal.after} meanwhile is kept in {kept}")
-        _succeed(data.put_back(engine, journal.backup, {"yes": True, "wait": LOCK_SECONDS}))
+        _succeed(data.put_back(engine, Restore(backup=journal.backup, yes=True, wait=LOCK_SECONDS)))
     engine.up(timeout=timeout)
     (engine.deployment.state / JOURNAL).unlink(missing_ok=True)
     note(f"stack '{engine.deployment.name}' runs MLflow {journal.before} again, its data is as it was")

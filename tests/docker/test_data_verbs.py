@@ -12,6 +12,7 @@ from develop.scratch.stack import StackUnderTest
 from stacks.engines import compose
 from stacks.verbs import data
 from tests.support import data_verbs, laptop, story
+from verbs import Backup, Restore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,10 +53,10 @@ def test_a_set_belongs_to_whoever_made_it(
     for name, value in stack.environment().items():
         monkeypatch.setenv(name, value)
     told = story.tell(stack.url, tmp_path, megabytes=1)
-    data.backup({"to": str(sets)}, stack=stack.name, backend_store_uri="")
+    data.backup(Backup(to=str(sets), stack=stack.name))
     assert {path.stat().st_uid for path in sets.rglob("*")} == {somebody}
     [one] = sets.glob("2*")
-    data.restore({"backup": str(one), "yes": True}, stack=stack.name, backend_store_uri="")
+    data.restore(Restore(backup=str(one), yes=True, stack=stack.name))
     story.check(stack.url, told, tmp_path)
     story.tell(stack.url, tmp_path, megabytes=1)
 

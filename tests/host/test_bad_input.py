@@ -53,8 +53,33 @@ def test_a_wrong_setting_is_answered(stack: StackUnderTest, word: str, message: 
     assert answer(stack, "up", "--set", word).startswith(message)
 
 
-def test_an_unknown_engine_is_answered(stack: StackUnderTest) -> None:
-    assert "engines: auto, compose, host" in answer(stack, "up", "--engine=podman")
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["upp"], "error: unknown task 'upp'\n  did you mean: invoke up\n"),
+        (["up", "--stak=local"], "error: invoke up has no flag --stak\n  did you mean: invoke up --stack\n"),
+        (["up", "--engine=podman"], "error: --engine takes one of auto, compose, host, not 'podman'\n"),
+        (["cleanup", "--dry", "--yes"], "did you mean: invoke cleanup --dry-run\n"),
+        (["down", "cleanup", "--wait=abc"], "error: --wait takes seconds, not 'abc'\n"),
+    ],
+)
+def test_what_means_nothing_is_answered_before_anything_happens(
+    stack: StackUnderTest, words: list[str], text: str
+) -> None:
+    done = stack.invoke(*words, expect=2)
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert text in done.stderr
+    assert "never brought up" not in done.stderr
+
+
+def test_whoever_reads_only_the_first_line_sees_no_traceback(stack: StackUnderTest) -> None:
+    process = stack.start("stacks")
+    assert process.stdout
+    process.stdout.close()
+    assert process.stderr
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 141
 
 
 def test_a_taken_port_is_named_with_the_process_that_holds_it(stack: StackUnderTest) -> None:

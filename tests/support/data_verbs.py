@@ -22,6 +22,7 @@ from stacks import engines
 from stacks.state.opening import open_recorded
 from stacks.verbs import data
 from tests.support import old_databases, story
+from verbs import Restore
 
 if TYPE_CHECKING:
     from develop.scratch.stack import StackUnderTest
@@ -203,7 +204,7 @@ def _a_schema_that_is_behind_is_migrated(
     engine, name = engines.running(open_recorded(stack.name)), f"--stack={stack.name}"
     one = back_up(uri, folder / "old")
     engine.stop("mlflow")
-    assert data.put_back(engine, str(one.path), {"yes": True}) == 0
+    assert data.put_back(engine, Restore(backup=str(one.path), yes=True)) == 0
 
     refused = stack.invoke("up", name, f"--engine={stack.engine}", expect=1).stderr
     assert "revisions behind" in refused

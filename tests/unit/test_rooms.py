@@ -19,7 +19,7 @@ STOREYS = ("stacks", "tests", "develop")  # their folders are rooms
 GROUND = {"disks", "console", "files", "process"}
 DATA = GROUND | {"artifacts", "database"}
 RUN = DATA | {"gateway", "services", "server"}
-FLAGS = {"flags", "verbs"}
+FLAGS = {"values", "flags", "verbs", "arguments"}
 STACKS = ["stacks.catalogue", "stacks.definition", "stacks.state", "stacks.engines", "stacks.verbs"]
 PRODUCT = RUN | FLAGS | {"backups", "cleanup", "images", "version", *STACKS}
 SCRATCH = {"develop.scratch"}
@@ -31,10 +31,13 @@ MAY: dict[str, set[str]] = {
     "console": {"disks"},
     "files": {"disks", "console"},
     "process": {"disks", "console", "files"},
-    "flags": {"console", "files"},
-    "verbs": {"console", "files", "flags"},
+    "values": set(),
+    "flags": {"console", "values"},
+    "verbs": {"console", "flags"},
+    "arguments": {"console", "flags", "verbs"},
+    "commandline": {"console", "flags", "verbs", "arguments"},
     "artifacts": GROUND,
-    "database": GROUND | {"artifacts"},
+    "database": GROUND | FLAGS | {"artifacts"},
     "gateway": DATA,
     "services": DATA | FLAGS,
     "server": DATA | {"gateway"},
@@ -49,13 +52,15 @@ MAY: dict[str, set[str]] = {
     "develop": PRODUCT,
     "develop.scratch": {"stacks.definition"},
     "benchmarks": PRODUCT | SCRATCH,
-    "tasks": PRODUCT | {"develop", "benchmarks"},
+    "tasks": PRODUCT | {"develop", "benchmarks", "commandline"},
     "tests.support": PRODUCT | SCRATCH | {"tests.databases"},
     "tests.databases": SCRATCH,
     "tests.released": SCRATCH | {"tests.support"},
     **dict.fromkeys(
         ("tests", "tests.unit", "tests.host", "tests.docker"),
-        PRODUCT | SCRATCH | {"develop", "benchmarks", "tasks", "tests.support", "tests.databases"},
+        PRODUCT
+        | SCRATCH
+        | {"develop", "benchmarks", "tasks", "commandline", "tests.support", "tests.databases"},
     ),
 }
 

@@ -29,7 +29,8 @@ ROOT = Path(__file__).parents[3]
 
 
 def command_line(*words: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "database", *words]
+    module = "database" if words[0] == "prepare" else "backups"
+    argv = [sys.executable, "-m", module, *words]
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

@@ -1,0 +1,359 @@
+"""Every verb once: its name, its line in ``invoke --list``, and a frozen request whose fields are its flags.
+
+To add a flag: declare it in flags.py, and add a field here, ``name: TYPE = flag(flags.NAME)``, its name with
+underscores; a default or a help of its own goes into that call. Then use ``request.name``. To add a verb: a class here,
+and in tasks.py a function that takes its request. A verb with a `module` runs beside the data: `stacks.verbs.data`
+passes the request on as JSON, and ``python -m MODULE`` reads it with `arguments.read`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, dataclass_transform
+
+import flags
+from console import UsageError
+from flags import Flag, flag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """One verb.
+
+    Attributes:
+        name: as it is typed.
+        group: ``Run``, ``Data`` or ``Develop``; empty for what is no task.
+        help: one line, with its full stop.
+        module: the words after ``python -m`` where it runs beside the data.
+        flags: in the order of their fields.
+    """
+
+    name: str
+    group: str
+    help: str
+    module: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
+
+    def flag(self, attribute: str) -> Flag:
+        """Its flag of that attribute."""
+        return next(one for one in self.flags if one.attribute == attribute)
+
+    def of_task(self) -> tuple[Flag, ...]:
+        """The flags that `invoke` knows."""
+        return tuple(one for one in self.flags if one.side != "beside")
+
+    def beside_data(self) -> tuple[Flag, ...]:
+        """The flags that its module knows."""
+        return tuple(one for one in self.flags if one.side != "task")
+
+
+class Request:
+    """What a verb was asked for; a field for each flag."""
+
+    verb: ClassVar[Verb]
+
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> Self:
+        """Return the request of values by attribute; what is missing has its default.
+
+        Raises:
+            UsageError: a flag is missing that has no default, or there is no such flag.
+        """
+        known = {one.attribute: one for one in cls.verb.flags}
+        if unknown := sorted(set(given) - set(known)):
+            raise UsageError(f"{cls.verb.name} has no flag --{unknown[0].replace('_', '-')}")
+        for name, one in known.items():
+            if one.required and name not in given:
+                raise UsageError(f"{cls.verb.name} needs {one.spelled}", f"its value: {one.help}")
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        return cls(**values)
+
+    def argv(self) -> list[str]:
+        """The words after ``python`` that have this done beside the data: the module, and the request as JSON."""
+        default = {one.attribute: one.empty for one in self.verb.beside_data()}
+        given = {name: getattr(self, name) for name in default if getattr(self, name) != default[name]}
+        return ["-m", *self.verb.module, json.dumps(given)]
+
+
+VERBS: dict[str, type[Request]] = {}
+"""Every verb by its name, in the order of this file."""
+
+_R = TypeVar("_R", bound=Request)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def verb(name: str, group: str, text: str, *, module: Sequence[str] = ()) -> Callable[[type[_R]], type[_R]]:
+    """Make a class the frozen request of a verb."""
+
+    def made(cls: type[_R]) -> type[_R]:
+        request = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        own = tuple(field.metadata["flag"] for field in dataclasses.fields(request))  # type: ignore[arg-type]
+        request.verb = Verb(name, group, text, tuple(module), own)
+        VERBS[name] = request
+        return request
+
+    return made
+
+
+@verb("stacks", "Run", "List the stacks and what each one runs.")
+class Stacks(Request):
+    """The catalogue."""
+
+    json: bool = flag(flags.JSON)
+
+
+@verb("up", "Run", "Start a stack and wait until all of it is ready.")
+class Up(Request):
+    """Start."""
+
+    stack: str = flag(flags.STACK)
+    engine: str = flag(flags.ENGINE)
+    set: tuple[str, ...] = flag(flags.SET)
+    timeout: float = flag(flags.TIMEOUT)
+    json: bool = flag(flags.JSON)
+
+
+@verb("down", "Run", "Stop a stack; its data stays unless --volumes.")
+class Down(Request):
+    """Stop."""
+
+    stack: str = flag(flags.STACK)
+    volumes: bool = flag(flags.VOLUMES)
+    yes: bool = flag(flags.YES)
+
+
+@verb("status", "Run", "Show health, version, memory and disk use.")
+class Status(Request):
+    """Look."""
+
+    stack: str = flag(flags.STACK)
+    json: bool = flag(flags.JSON)
+
+
+@verb("logs", "Run", "Print the logs of one service or all.")
+class Logs(Request):
+    """Read."""
+
+    stack: str = flag(flags.STACK)
+    service: str = flag(flags.SERVICE)
+    follow: bool = flag(flags.FOLLOW)
+    tail: int = flag(flags.TAIL)
+
+
+@verb("render", "Run", "Print the files that `up` would use.")
+class Render(Request):
+    """Write, and start nothing."""
+
+    stack: str = flag(flags.STACK)
+    engine: str = flag(flags.ENGINE)
+    set: tuple[str, ...] = flag(flags.SET)
+    output: str = flag(flags.OUTPUT)
+
+
+@verb("doctor", "Run", "Show what this machine lacks, and what mends it.")
+class Doctor(Request):
+    """Look at the machine."""
+
+    json: bool = flag(flags.JSON)
+
+
+@verb("build", "Run", "Build the images.")
+class Build(Request):
+    """Build."""
+
+    image: str = flag(flags.IMAGE)
+    from_packages: bool = flag(flags.FROM_PACKAGES)
+    push: str = flag(flags.PUSH)
+    platform: tuple[str, ...] = flag(flags.PLATFORM)
+
+
+@verb("cleanup", "Data", "Delete for good what users deleted.", module=("cleanup",))
+class Cleanup(Request):
+    """Rows and artifacts."""
+
+    stack: str = flag(flags.STACK)
+    backend_store_uri: str = flag(flags.BACKEND_STORE_URI)
+    artifacts_destination: str = flag(flags.ARTIFACTS_DESTINATION)
+    older_than: str = flag(flags.OLDER_THAN)
+    only: tuple[str, ...] = flag(flags.ONLY)
+    run_ids: tuple[str, ...] = flag(flags.RUN_IDS)
+    experiment_ids: tuple[str, ...] = flag(flags.EXPERIMENT_IDS)
+    include_undated: bool = flag(flags.INCLUDE_UNDATED)
+    force_registered: bool = flag(flags.FORCE_REGISTERED)
+    orphan_grace: str = flag(flags.ORPHAN_GRACE)
+    foreign_orphans: bool = flag(flags.FOREIGN_ORPHANS)
+    ignore_reference: tuple[str, ...] = flag(flags.IGNORE_REFERENCE)
+    dry_run: bool = flag(flags.DRY_RUN)
+    vacuum: bool = flag(flags.VACUUM)
+    wait: float = flag(flags.WAIT)
+    yes: bool = flag(flags.YES)
+    json: bool = flag(flags.JSON)
+    debug: bool = flag(flags.DEBUG)
+
+
+@verb("usage", "Data", "Show who uses the space, by experiment.", module=("cleanup.usage",))
+class Usage(Request):
+    """Rows and bytes."""
+
+    stack: str = flag(flags.STACK)
+    backend_store_uri: str = flag(flags.BACKEND_STORE_URI)
+    artifacts_destination: str = flag(flags.ARTIFACTS_DESTINATION)
+    top: int = flag(flags.TOP)
+    html: str = flag(flags.HTML)
+    json: bool = flag(flags.JSON)
+    debug: bool = flag(flags.DEBUG)
+
+
+@verb("migrate", "Data", "Migrate the schema, with a backup first.", module=("backups", "migrate"))
+class Migrate(Request):
+    """The schema to the head."""
+
+    stack: str = flag(flags.STACK)
+    backend_store_uri: str = flag(flags.BACKEND_STORE_URI)
+    to: str = flag(flags.TO, help="folder of the backups")
+    check: bool = flag(flags.CHECK)
+    pg_command: str = flag(flags.PG_COMMAND)
+    wait: float = flag(flags.WAIT)
+    yes: bool = flag(flags.YES)
+    json: bool = flag(flags.JSON)
+    backup: str = flag(
+        flags.BACKUP, help="a set of the database as it is now; no other is taken then", side="beside"
+    )
+    debug: bool = flag(flags.DEBUG)
+
+
+@verb("backup", "Data", "Back up database, artifacts and keys, as one set.", module=("backups", "backup"))
+class Backup(Request):
+    """One set more."""
+
+    stack: str = flag(flags.STACK)
+    backend_store_uri: str = flag(flags.BACKEND_STORE_URI)
+    artifacts_destination: str = flag(flags.ARTIFACTS_DESTINATION)
+    to: str = flag(flags.TO)
+    keep: int = flag(flags.KEEP)
+    pg_command: str = flag(flags.PG_COMMAND)
+    wait: float = flag(flags.WAIT)
+    json: bool = flag(flags.JSON)
+    include: tuple[str, ...] = flag(flags.INCLUDE)
+    purpose: str = flag(flags.PURPOSE)
+    debug: bool = flag(flags.DEBUG)
+
+
+@verb("restore", "Data", "Put a verified backup back.", module=("backups", "restore"))
+class Restore(Request):
+    """All of it as it was."""
+
+    backup: str = flag(flags.BACKUP, required=True)
+    stack: str = flag(flags.STACK)
+    backend_store_uri: str = flag(flags.BACKEND_STORE_URI)
+    artifacts_destination: str = flag(flags.ARTIFACTS_DESTINATION)
+    pg_command: str = flag(flags.PG_COMMAND)
+    wait: float = flag(flags.WAIT)
+    yes: bool = flag(flags.YES)
+    json: bool = flag(flags.JSON)
+    artifact_root: str = flag(flags.ARTIFACT_ROOT)
+    keys_to: str = flag(flags.KEYS_TO)
+    migrate: bool = flag(flags.MIGRATE)
+    debug: bool = flag(flags.DEBUG)
+
+
+@verb("backups", "Data", "List the backups.", module=("backups", "backups"))
+class Backups(Request):
+    """The sets of a place."""
+
+    to: str = flag(flags.TO)
+    verify: bool = flag(flags.VERIFY)
+    json: bool = flag(flags.JSON)
+    debug: bool = flag(flags.DEBUG)
+
+
+@verb("upgrade", "Data", "Run another MLflow version, or put back all of it.")
+class Upgrade(Request):
+    """Newer or older."""
+
+    to: str = flag(flags.VERSION)
+    stack: str = flag(flags.STACK)
+    backups: str = flag(flags.TO, name="backups", help="folder of the backups")
+    yes: bool = flag(flags.YES)
+    timeout: float = flag(flags.TIMEOUT, help="seconds to wait until the stack is ready with it")
+    json: bool = flag(flags.JSON)
+
+
+@verb("secrets-rotate", "Data", "Give a stack new passwords and keys.")
+class SecretsRotate(Request):
+    """New secrets."""
+
+    stack: str = flag(flags.STACK)
+    yes: bool = flag(flags.YES)
+    timeout: float = flag(flags.TIMEOUT, help="seconds to wait until the restarted stack is ready")
+    json: bool = flag(flags.JSON)
+
+
+@verb("test", "Develop", "Run every test this machine can run.")
+class Test(Request):
+    """All tests."""
+
+    require_docker: bool = flag(flags.REQUIRE_DOCKER)
+
+
+@verb("test-unit", "Develop", "Run the tests that need no server.")
+class TestUnit(Request):
+    """Tests without a server."""
+
+
+@verb("test-integration", "Develop", "Run the tests against real servers.")
+class TestIntegration(Request):
+    """Tests with servers."""
+
+    require_docker: bool = flag(flags.REQUIRE_DOCKER)
+
+
+@verb("bench", "Develop", "Run the benchmarks.")
+class Bench(Request):
+    """Benchmarks."""
+
+    only: str = flag(flags.BENCHMARK)
+
+
+@verb("lint", "Develop", "Check style, types and templates.")
+class Lint(Request):
+    """Checks."""
+
+
+@verb("lock", "Develop", "Renew the locks of what is installed.")
+class Lock(Request):
+    """Locks."""
+
+    upgrade: bool = flag(flags.UPGRADE)
+    check: bool = flag(flags.CHECK, help="only hold them against their sources")
+
+
+# No tasks: what stacks run beside the data by themselves.
+
+
+@verb("prepare", "", "Create the schema in an empty database.", module=("database", "prepare"))
+class Prepare(Request):
+    """The step `schema` of every stack."""
+
+    backend_store_uri: str = flag(flags.BACKEND_STORE_URI)
+    wait: float = flag(flags.WAIT, default=300.0)
+    server_wait: float = flag(flags.SERVER_WAIT)
+    json: bool = flag(flags.JSON)
+    debug: bool = flag(flags.DEBUG)
+
+
+@verb(
+    "inspect",
+    "",
+    "Print schema, known revisions and rows of each table as JSON.",
+    module=("database", "inspect"),
+)
+class Inspect(Request):
+    """What the MLflow here makes of a database."""
+
+    backend_store_uri: str = flag(flags.BACKEND_STORE_URI)
+    debug: bool = flag(flags.DEBUG)
