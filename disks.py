@@ -21,7 +21,8 @@ _WORDS = re.compile(
 )
 _PROBE = 1 << 16  # bytes: more than any small write needs
 MEND = (
-    "what frees some: invoke cleanup (what users deleted), or a set less of those that invoke backups lists"
+    "what frees some: invoke cleanup (what users deleted), invoke prune (images and environments of no use), "
+    "or a set less of those that invoke backups lists"
 )
 _MEND_TEMPORARY = "what frees some: other folders for temporary files: TMPDIR=FOLDER"
 _written: dict[Path, str] = {}  # places that this process writes to, and what frees room there

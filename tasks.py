@@ -80,6 +80,24 @@ def doctor(request: verbs.Doctor) -> None:
     report.doctor(doctor.examine(), as_json=request.json)
 
 
+@task(verbs.About)
+def about(request: verbs.About) -> None:
+    """Versions."""
+    from stacks.verbs import about as versions
+    from stacks.verbs import report
+
+    report.about(versions.about(), as_json=request.json)
+
+
+@task(verbs.Prune)
+def prune(request: verbs.Prune) -> None:
+    """What nothing uses."""
+    from stacks.verbs import prune as pruning
+    from stacks.verbs import report
+
+    report.pruned(pruning.prune(request.stack, yes=request.yes), as_json=request.json)
+
+
 @task(verbs.Build)
 def build(request: verbs.Build) -> None:
     """Build."""

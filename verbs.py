@@ -161,6 +161,22 @@ class Doctor(Request):
     json: bool = flag(flags.JSON)
 
 
+@verb("about", "Run", "Show which version of what runs here.")
+class About(Request):
+    """Versions."""
+
+    json: bool = flag(flags.JSON)
+
+
+@verb("prune", "Run", "Remove images and environments of no use.")
+class Prune(Request):
+    """What nothing uses."""
+
+    stack: str = flag(flags.STACK, default="", help="only what this stack left behind")
+    yes: bool = flag(flags.YES)
+    json: bool = flag(flags.JSON)
+
+
 @verb("build", "Run", "Build the images.")
 class Build(Request):
     """Build."""

@@ -21,6 +21,7 @@ from database.programs import find_programs
 from database.revision import mlflow_version
 from database.schema import read_schema
 from files import require_room, sha256, sync
+from version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,6 +103,7 @@ def write_set(
             manifest = {
                 "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "purpose": purpose,
+                "version": VERSION,
                 "mlflow_version": mlflow_version(),
                 "database": database,
                 "artifacts": artifacts,

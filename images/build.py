@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from console import UserError, note
 from images import catalogue, engine, index, packages
+from version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 LABEL = "org.mlflow-stacks.image"
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -107,7 +108,6 @@ def build(
     which: Iterable[str] = (),
     *,
     from_packages: bool = False,
-    refresh: bool = False,
     push: str = "",
     platforms: Sequence[str] = (),
     lock: Path | None = None,
@@ -117,7 +117,6 @@ def build(
     Args:
         which: some of `names`. By default those that have no official counterpart, or, from packages, all.
         from_packages: make the bases from the packages of this machine's mirror, and ask no registry.
-        refresh: make the bases anew even if they were made today.
         push: a registry, with a path if it needs one, that the images are tagged for and pushed to.
         platforms: for example ``linux/arm64``; other platforms than the machine's need Docker Buildx.
         lock: see `images.catalogue.image`; for one image.
@@ -137,13 +136,13 @@ def build(
     bases: dict[str, str] = {}
     for what in chosen:
         if what.base.name not in bases:
-            bases[what.base.name] = _base(what, from_packages=from_packages, refresh=refresh)
+            bases[what.base.name] = _base(what, from_packages=from_packages)
     return {what.name: _build(what, bases[what.base.name], push.strip("/"), platforms) for what in chosen}
 
 
-def _base(what: catalogue.Image, *, from_packages: bool, refresh: bool) -> str:
+def _base(what: catalogue.Image, *, from_packages: bool) -> str:
     if from_packages:
-        return packages.make(what.base, refresh=refresh)
+        return packages.make(what.base)
     if not what.base.reference:
         raise UserError(
             f"the image '{what.name}' is only built from packages; with a registry its official one is used",
@@ -236,8 +235,9 @@ def build_command(
             f"--tag={tag}",
             f"--build-arg=BASE_IMAGE={base}",
             f"--build-arg=VERSION={version}",
+            f"--build-arg=PROJECT={VERSION}",
         ),
-        f"--build-arg=REVISION={_revision()}",
+        f"--build-arg=REVISION={revision()}",
         *(f"--build-arg={name}" for name in _PROXIES if os.environ.get(name)),
         *(("--network=host",) if host_network else ()),
         str(context),
@@ -248,39 +248,52 @@ def _local_proxy() -> bool:
     return any(index.is_loopback(os.environ.get(name, "")) for name in _PROXIES)
 
 
-def _revision() -> str:
+def revision() -> str:
     """The checkout's commit, with a mark where files differ from it; empty outside a git checkout."""
-    done = subprocess.run(
-        ["git", "-C", str(catalogue.ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip()
+    command = [
+        "git",
+        "-C",
+        str(catalogue.ROOT),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        return ""
 
 
-def replaced() -> list[tuple[str, str, int]]:
-    """List the images of ours that newer builds replaced and no container uses.
+def unused(named: Collection[str] = ()) -> list[tuple[str, str, int]]:
+    """List the images of ours that no container was made from and that this checkout does not build any more.
 
-    Nothing removes them but a user who was asked: see `remove`.
+    Args:
+        named: references that are in use all the same.
 
     Returns:
         For each: its id, its tag (empty for a build stage's leftover), and its size in bytes, which counts
         layers that it shares with others.
     """
-    current = {found["Id"] for name in names() if (found := engine.inspect(reference(name)))}
-    keep = current | engine.images_in_use()
-    rows = engine.labelled(LABEL)
+    wanted = {reference(name) for name in names()} | set(named)
+    wanted |= {packages.tag(catalogue.image(name).base) for name in names()}
+    used = engine.images_in_use() | {row["Id"] for one in wanted if (row := engine.inspect(one))}
+    rows = {row["Id"]: row for label in (LABEL, packages.LABEL) for row in engine.labelled(label)}
     return [
-        (row["Id"], (row["RepoTags"] or [""])[0], int(row["Size"])) for row in rows if row["Id"] not in keep
+        (identity, (row["RepoTags"] or [""])[0], int(row["Size"]))
+        for identity, row in rows.items()
+        if identity not in used
     ]
 
 
 def remove(ids: Iterable[str]) -> None:
-    """Remove images by id; one that a container or another image needs stays.
+    """Remove images by id; one that a container or another image needs by now stays.
 
     Args:
-        ids: what `replaced` listed and the user agreed to.
+        ids: what `unused` listed and the user agreed to.
     """
+    used = engine.images_in_use()
     for identity in ids:
-        subprocess.run(["docker", "image", "rm", "--force", identity], capture_output=True, check=False)
+        if identity not in used:
+            subprocess.run(["docker", "image", "rm", "--force", identity], capture_output=True, check=False)

@@ -72,12 +72,11 @@ def bootstrap_command(base: Base, release: str, folder: Path) -> list[str]:
     ]
 
 
-def make(base: Base, *, refresh: bool = False) -> str:
+def make(base: Base) -> str:
     """Make a base from packages and import it into the engine.
 
     Args:
         base: what to put into it.
-        refresh: make it even though a fresh one is here.
 
     Returns:
         Its local tag.
@@ -86,7 +85,7 @@ def make(base: Base, *, refresh: bool = False) -> str:
         UserError: mmdebstrap is missing, the machine has no archive of its own, or the bootstrap failed.
     """
     reference = tag(base)
-    if not refresh and is_fresh(reference):
+    if is_fresh(reference):
         return reference
     if shutil.which("mmdebstrap") is None:
         raise UserError(

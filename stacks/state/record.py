@@ -14,6 +14,7 @@ from disks import explain, has_room
 from files import file_lock, write_if_changed
 from stacks.definition.deployment import Record
 from stacks.state import reserve
+from version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,6 +62,7 @@ def remember(deployment: Deployment, engine: str, *, secrets: Iterable[str]) -> 
             exclude_defaults=True,
             exclude={"s3_access_key", "s3_secret_key", "mlflow_version"},
         ),
+        version=VERSION,
     )
     write_private(deployment.state / RECORD, json.dumps(asdict(record), indent=2) + "\n")
 
@@ -71,8 +73,8 @@ def locked(deployment: Deployment, purpose: str) -> Iterator[None]:
 
     Raises:
         UserError: somebody else holds it (says who and since when) or has changed the stack since the deployment was
-            opened, the directory cannot be written, its disk is full (but for `down`), or an upgrade was cut off that
-            `up` has to put back first.
+            opened, the directory cannot be written, its disk is full (but for `down` and `prune`, which free some), or
+            an upgrade was cut off that `up` has to put back first.
     """
     state = deployment.state
     make_private_dir(state)
@@ -82,7 +84,7 @@ def locked(deployment: Deployment, purpose: str) -> Iterator[None]:
             f"put back what ran before it: invoke up --stack={deployment.name}",
         )
     reserve.watch(deployment)
-    if purpose != "down" and not has_room(state):  # what cannot end well does not begin
+    if purpose not in {"down", "prune"} and not has_room(state):  # what cannot end well does not begin
         raise UserError(*explain(place=state))
 
     def refusal(who: str) -> UserError:

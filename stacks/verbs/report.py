@@ -122,6 +122,31 @@ def doctor(findings: list[Finding], *, as_json: bool) -> None:
     )
 
 
+def pruned(answer: dict[str, Any], *, as_json: bool) -> None:
+    """What is gone."""
+    if as_json:
+        emit_json(answer)
+    elif answer["removed"]:
+        note(f"removed {answer['removed']}, up to {size(answer['bytes'])}")
+
+
+def about(answer: dict[str, Any], *, as_json: bool) -> None:
+    """Versions, a line each."""
+    if as_json:
+        emit_json(answer)
+        return
+    result(f"{'mlflow-stacks':<19} {answer['version']} {answer['revision'] or ''}".rstrip())
+    for name in ("mlflow", "python", "platform", "docker", "compose"):
+        result(f"{name:<19} {answer[name] or '-'}")
+    for name, version in answer["packages"].items():
+        result(f"{name:<19} {version or '-'}")
+    for row in answer["stacks"]:
+        services = ", ".join(f"{name} {version}" for name, version in row["services"].items())
+        result(
+            f"stack {row['stack']}: MLflow {row['mlflow']} on the {row['engine']} engine; {services or 'down'}"
+        )
+
+
 def _print_urls(answer: dict[str, Any]) -> None:
     for service in answer["services"]:
         if "url" in service:
