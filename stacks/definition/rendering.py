@@ -116,7 +116,7 @@ class Stores:
             if endpoint := _object_store_endpoint(deployment, in_container=in_container):
                 environment["MLFLOW_S3_ENDPOINT_URL"] = endpoint
             if settings.object_store_url:
-                environment["MLFLOW_STACKS_PRESIGNED"] = "true"
+                environment["_MLFLOW_STACKS_PRESIGNED"] = "true"
             secrets.append("object-store-credentials")
         environment |= {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_ARTIFACTS_DESTINATION": destination}
         return cls(uri, destination, environment, tuple(secrets))

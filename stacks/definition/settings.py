@@ -1,7 +1,9 @@
 """The settings of a stack: one frozen, typed object, and where its values come from.
 
 Precedence, weakest first: default < stack file < ``.env`` < environment < ``--set KEY=VALUE``. In ``.env`` and in
-the environment a setting is written ``MLFLOW_STACKS_<NAME>``; ``.env.example`` documents every one of them.
+the environment a setting is written ``MLFLOW_STACKS_<NAME>``; ``.env.example`` documents every one of them. What is
+read from the environment and is no setting stands in `flags.VARIABLES`; what one process of ours tells another has the
+prefix ``_MLFLOW_STACKS_``.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from console import UserError
+from flags import VARIABLES
 
 PREFIX = "MLFLOW_STACKS_"
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,6 +160,11 @@ def _from_dotenv(path: Path) -> dict[str, tuple[str, str]]:
                     f"cannot read {where}: {binding.original.string.strip()}",
                     f"a line of that file reads {PREFIX}PORT=5555",
                 )
+            if binding.key in VARIABLES:
+                raise UserError(
+                    f"{binding.key} is no setting of a stack, set by {where}",
+                    f"it is read from the environment alone: export {binding.key}={binding.value}",
+                )
             if binding.key is not None and binding.key.startswith(PREFIX):
                 found[binding.key.removeprefix(PREFIX).lower()] = (binding.value or "", where)
     return {name: value for name, value in found.items() if value[0]}
@@ -166,7 +174,7 @@ def _from_environment() -> dict[str, tuple[str, str]]:
     return {
         key.removeprefix(PREFIX).lower(): (value, f"the environment variable {key}")
         for key, value in os.environ.items()
-        if key.startswith(PREFIX) and value
+        if key.startswith(PREFIX) and value and key not in VARIABLES
     }
 
 

@@ -201,7 +201,7 @@ def _keys_of(address: str, folder: Path) -> dict[str, str]:
 
 def _named(engine: Engine) -> dict[str, str]:
     """What tells the stack's database from another stack's in the same place of backups."""
-    return {"MLFLOW_STACKS_PROJECT": engine.deployment.project} if engine.name == "compose" else {}
+    return {"_MLFLOW_STACKS_PROJECT": engine.deployment.project} if engine.name == "compose" else {}
 
 
 def _existing_set(given: str) -> Path:

@@ -82,7 +82,7 @@ def test_rustfs_is_told_what_its_image_reads() -> None:
         "RUSTFS_OBS_LOG_DIRECTORY": "",
         "RUSTFS_ACCESS_KEY_FILE": "/run/secrets/object-store-root-user",
         "RUSTFS_SECRET_KEY_FILE": "/run/secrets/object-store-root-password",
-        "MLFLOW_STACKS_SECRETS_GENERATION": "0",
+        "_MLFLOW_STACKS_SECRETS_GENERATION": "0",
     }
     assert store["healthcheck"]["test"] == ["CMD", "curl", "-sf", "http://127.0.0.1:9000/health"]
     assert "command" not in store

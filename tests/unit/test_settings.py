@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import ValidationError
 
+import flags
 from console import UserError
 from stacks.definition import settings
 from stacks.definition.settings import PREFIX, ROOT, Settings
@@ -37,6 +38,18 @@ def test_each_source_of_settings_is_stronger_than_the_one_before(
 def test_a_record_speaks_for_itself(dotenv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{PREFIX}PORT", "1003")
     assert settings.load({"port": 1001}, dotenv=dotenv, surroundings=False).port == 1001
+
+
+@pytest.mark.parametrize("name", flags.VARIABLES)
+def test_a_variable_that_is_no_setting_is_taken_from_the_environment_alone(
+    name: str, dotenv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "something")
+    settings.load({}, dotenv=dotenv)
+    dotenv.write_text(f"{name}=something\n")
+    with pytest.raises(UserError, match=f"{name} is no setting of a stack") as error:
+        settings.load({}, dotenv=dotenv)
+    assert f"export {name}=something" in str(error.value)
 
 
 def test_settings_are_frozen() -> None:

@@ -68,7 +68,7 @@ def settings(folder: Path, base: str) -> dict[str, str]:
     (folder / "gateway.yaml").write_text(yaml.safe_dump(example(base)))
     return {
         "MLFLOW_GATEWAY_CONFIG": str(folder / "gateway.yaml"),
-        "MLFLOW_STACKS_GATEWAY_SECRETS": str(folder / "secrets"),
+        "_MLFLOW_STACKS_GATEWAY_SECRETS": str(folder / "secrets"),
         "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "MLFLOW_CRYPTO_KEK_PASSPHRASE": "a passphrase of the test, long enough for it",
         "MLFLOW_SERVER_SECRETS_CACHE_TTL": "10",

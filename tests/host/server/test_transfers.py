@@ -146,7 +146,7 @@ def test_a_client_that_asks_for_presigned_transfers_gets_them_only_where_they_ar
     start: Start, store: tuple[int, dict[str, str]], tmp_path: Path, presigned: str
 ) -> None:
     port, environment = store
-    server = start(env={**environment, "MLFLOW_STACKS_PRESIGNED": presigned}).wait_ready()
+    server = start(env={**environment, "_MLFLOW_STACKS_PRESIGNED": presigned}).wait_ready()
     file = tmp_path / "file.bin"
     file.write_bytes(b"1" * 6 * MEGABYTE)
     asks = {

@@ -113,7 +113,7 @@ def _settings(folder: Path, base: str) -> dict[str, str]:
     return {
         "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{folder / 'mlflow.db'}",
         "MLFLOW_GATEWAY_CONFIG": str(folder / "gateway.yaml"),
-        "MLFLOW_STACKS_GATEWAY_SECRETS": str(folder / "secrets"),
+        "_MLFLOW_STACKS_GATEWAY_SECRETS": str(folder / "secrets"),
         "MLFLOW_CRYPTO_KEK_PASSPHRASE": "a passphrase of the test, long enough for it",
     }
 
