@@ -8,6 +8,7 @@ user ``nobody``, whose data then lies where that user can reach it.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import os
 import pwd
@@ -20,6 +21,7 @@ from console import UserError, note, user_errors
 from process.tether import die_with_parent
 
 UNPRIVILEGED = "nobody"
+PROGRAMS = "programs-"
 SYSTEM_STATE = Path("/var/lib/mlflow-stacks")  # where a user that is not root can reach what root keeps
 
 
@@ -103,12 +105,40 @@ def _within_reach(folder: Path) -> Path:
     if all(parent.stat().st_mode & 0o001 for parent in folder.parents):
         return folder
     install = folder.parent
-    copy = SYSTEM_STATE / install.name
-    if not (copy / folder.name / "postgres").exists():
-        fresh = copy.with_name(f"{copy.name}.{os.getpid()}")
-        shutil.copytree(install, fresh, symlinks=True)
-        fresh.rename(copy)
-    return copy / folder.name
+    place = SYSTEM_STATE / f"{PROGRAMS}{_state_of(install)}"
+    if not place.exists():
+        fresh = place.with_name(f"{place.name}.{os.getpid()}")
+        try:
+            # a wheel's libraries lie beside its package, and are found from there
+            for part in (install, *install.parent.parent.glob(f"{install.parent.name}.libs")):
+                target = fresh / part.relative_to(install.parent.parent)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copytree(part, target, symlinks=True)
+            for passed in (fresh, fresh / install.parent.name):  # the rest has the modes of its source
+                passed.chmod(0o755)
+            fresh.rename(place)
+        except OSError as error:
+            shutil.rmtree(fresh, ignore_errors=True)
+            if not place.exists():  # another stack's may have been quicker
+                raise UserError(f"cannot copy PostgreSQL's programs to {place}: {error}") from None
+        _remove_unused(keep=place)
+    return place / install.parent.name / install.name / folder.name
+
+
+def _state_of(install: Path) -> str:
+    """Text that changes when an installation does."""
+    program = (install / "bin" / "postgres").stat()
+    return hashlib.sha256(f"{install} {program.st_size} {program.st_mtime_ns}".encode()).hexdigest()[:12]
+
+
+def _remove_unused(keep: Path) -> None:
+    """Remove copies of other installations that nothing runs from."""
+    import psutil
+
+    running = {process.info["exe"] or "" for process in psutil.process_iter(["exe"])}
+    for copy in SYSTEM_STATE.glob(f"{PROGRAMS}*"):
+        if copy != keep and not any(Path(program).is_relative_to(copy) for program in running):
+            shutil.rmtree(copy, ignore_errors=True)
 
 
 def _become(user: str, data: Path) -> None:

@@ -24,6 +24,8 @@ class Record:
         stack: its name.
         engine: that it was brought up on; empty where there was no `up`.
         project: its name on this machine.
+        place: absolute path of its state directory then; it may have been moved since.
+        socket: of its supervisord.
         generation: how often its secrets were rotated.
         mlflow_version: that it runs.
         images: image reference by image name (compose engine).
@@ -35,6 +37,8 @@ class Record:
     stack: str = ""
     engine: str = ""
     project: str = ""
+    place: str = ""
+    socket: str = ""
     generation: int = 0
     mlflow_version: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
@@ -72,7 +76,7 @@ class Deployment:
         stack: the entry of the catalogue.
         settings: the merged settings; the secrets among them are taken out.
         state: absolute path of this stack's state directory.
-        project: name that tells this stack of this checkout from every other on the machine.
+        project: name that tells this stack from every other on the machine; it stays when the checkout is moved.
         root: absolute path of the checkout (processes of the host engine import from it).
         python: the interpreter that the host engine runs.
         mlflow_python: the one that finds this stack's MLflow (host engine).

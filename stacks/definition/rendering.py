@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import unicodedata
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from stacks.definition.settings import ROOT
+from console import UserError
+from stacks.definition.settings import ROOT, UNPRINTABLE
 
 if TYPE_CHECKING:
     from stacks.definition.deployment import Deployment
@@ -38,6 +40,9 @@ def render(deployment: Deployment, engine: str) -> dict[str, str]:
         "services": deployment.services,
         "stores": Stores.of(deployment, engine),
         "allowed_hosts": partial(_allowed_hosts, deployment.settings),
+        "published": f"[{deployment.settings.host}]"
+        if ":" in deployment.settings.host
+        else deployment.settings.host,
         "cors_allowed_origins": _cors_allowed_origins(deployment.settings),
         "max_connections": CONNECTIONS_PER_WORKER * deployment.workers + SPARE_CONNECTIONS,
         "declared": {},
@@ -56,9 +61,9 @@ def secrets_named(files: dict[str, str]) -> set[str]:
 def _declared(text: str) -> dict[str, list[str]]:
     """The volumes, secrets and networks that the services of a Compose file name: each has to be declared."""
     services = yaml.safe_load(text)["services"].values()
-    volumes = {volume.partition(":")[0] for service in services for volume in service.get("volumes", ())}
+    mounts = [mount for service in services for mount in service.get("volumes", ())]
     return {
-        "volumes": sorted(volume for volume in volumes if not volume.startswith("/")),
+        "volumes": sorted({mount.partition(":")[0] for mount in mounts if isinstance(mount, str)}),
         "secrets": sorted({secret for service in services for secret in service.get("secrets", ())}),
         "networks": sorted({network for service in services for network in service["networks"]}),
     }
@@ -97,7 +102,6 @@ class Stores:
         data = "/var/lib/mlflow" if in_container else f"{deployment.state}/data"
         environment: dict[str, str] = {}
         secrets: list[str] = []
-        uri = f"sqlite:///{data}/mlflow.db"
         if "postgres" in deployment.services or settings.database:
             address = "postgres:5432" if in_container else f"127.0.0.1:{settings.postgres_port}"
             uri = settings.database or f"postgresql+psycopg2://mlflow@{address}/mlflow"
@@ -107,6 +111,8 @@ class Stores:
             environment["MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"] = str(POOL_SIZE)
             environment["MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW"] = str(MAX_OVERFLOW)
             secrets.append("pgpass")
+        else:
+            uri = _sqlite(f"{data}/mlflow.db")
         destination = f"{data}/artifacts"
         if "bucket" in deployment.services:
             destination = f"s3://{settings.s3_bucket}/artifacts"
@@ -120,6 +126,21 @@ class Stores:
             secrets.append("object-store-credentials")
         environment |= {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_ARTIFACTS_DESTINATION": destination}
         return cls(uri, destination, environment, tuple(secrets))
+
+
+def _sqlite(path: str) -> str:
+    """The address of a SQLite database.
+
+    Raises:
+        UserError: SQLAlchemy would take a part of the path for something else, or MLflow make a folder that is not it
+            (mlflow.store.db.utils._make_parent_dirs_if_sqlite reads the address as it is).
+    """
+    if set(path) & set("?%"):
+        raise UserError(
+            f"a SQLite database cannot lie at {path}: there is a '?' or a '%' in its path",
+            "keep the state of this stack elsewhere: invoke up --set state_dir=DIR",
+        )
+    return f"sqlite:///{path}"
 
 
 def _object_store_endpoint(deployment: Deployment, *, in_container: bool) -> str:
@@ -171,12 +192,51 @@ def _environment() -> Environment:
 
 def _compose_quoted(value: object) -> str:
     """A YAML double-quoted string in which Compose interpolates nothing."""
-    return json.dumps(str(value).replace("$", "$$"))
+    return json.dumps(_printable(str(value)).replace("$", "$$"), ensure_ascii=False)
+
+
+def _printable(text: str) -> str:
+    """A value without control characters, which neither engine's file could hold.
+
+    Raises:
+        UserError: it has some, or is not Unicode.
+    """
+    if any(
+        unicodedata.category(character) in UNPRINTABLE or character in "\ufffe\uffff" for character in text
+    ):
+        raise UserError(
+            f"{text!r} holds a line break or another character that does not print",
+            "it is the value of a setting, or the path of this checkout, its Python or the state directory",
+        )
+    return text
+
+
+def _ini(value: object) -> str:
+    """A value of supervisord's configuration, before `%`.
+
+    Its parser cuts white space at the ends, and whatever follows a semicolon or a hash after white space, and there is
+    no way to escape them (supervisor.options.UnhosedConfigParser, 4.3).
+
+    Raises:
+        UserError: the value would not be read back as it is.
+    """
+    text = _printable(str(value))
+    if re.search(r"\s[;#]", text) or text != text.strip():
+        raise _not_for_supervisord(text, "white space before ';', '#' or an end")
+    return text
+
+
+def _not_for_supervisord(text: str, what: str) -> UserError:
+    return UserError(
+        f"supervisord cannot be given {text!r}: it holds {what}",
+        "it is the value of a setting, or the path of this checkout, its Python or the state directory",
+        "take another name or value",
+    )
 
 
 def _percent(value: object) -> str:
-    """Supervisor expands %(name)s in every value."""
-    return str(value).replace("%", "%%")
+    """Supervisor expands %(name)s in every value; the path of a program's log even twice."""
+    return _ini(value).replace("%", "%%")
 
 
 def _supervisor_argv(words: list[object]) -> str:
@@ -185,5 +245,17 @@ def _supervisor_argv(words: list[object]) -> str:
 
 
 def _supervisor_env(variables: dict[str, object]) -> str:
-    """Variables as supervisor's ``environment=`` reads them; a value must not hold a double quote."""
-    return ",".join(f'{name}="{_percent(value)}"' for name, value in variables.items())
+    """Variables as supervisor's ``environment=`` reads them: in double quotes, and stripped of quotes at both ends.
+
+    Raises:
+        UserError: a value holds a double quote, or a single one at an end.
+    """
+    for value in map(str, variables.values()):
+        if '"' in value or value != value.strip("'"):
+            raise _not_for_supervisord(value, "a double quote, or a single one at an end")
+    return ",".join(f'{name}="{_percent_inside(value)}"' for name, value in variables.items())
+
+
+def _percent_inside(value: object) -> str:
+    """As `_percent`, for what stands in quotes."""
+    return _percent(f'"{value}"')[1:-1]

@@ -10,15 +10,28 @@ from __future__ import annotations
 
 import difflib
 import os
+import unicodedata
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from cronsim import CronSim, CronSimError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 
 from console import UserError
 from flags import VARIABLES
 
 PREFIX = "MLFLOW_STACKS_"
+UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, line and paragraph separators
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -29,8 +42,27 @@ def _words(value: Any) -> Any:
     )
 
 
-Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+def _cron(text: str) -> str:
+    """Refuse a schedule that cannot be read, or never comes."""
+    if text:
+        try:
+            if len(text.split()) != 5:
+                raise CronSimError
+            next(CronSim(text, datetime(2024, 1, 1, tzinfo=UTC)))
+        except CronSimError:
+            raise ValueError("takes five cron fields, such as 30 3 * * *") from None
+        except StopIteration:
+            raise ValueError("is a time that never comes") from None
+    return text
+
+
 Port = Annotated[int, Field(ge=1, le=65535)]
+Host = Annotated[
+    str, Field(pattern=r"^([0-9A-Za-z]([0-9A-Za-z.-]*[0-9A-Za-z])?|[0-9A-Fa-f:]+(%[0-9A-Za-z]+)?)$")
+]
+Name = Annotated[str, Field(pattern=r"^[0-9A-Za-z_.*?:\[\]-]+$")]
+Origin = Annotated[str, Field(pattern=r"^[^\s\"'\\;#?]+$")]
+Url = Annotated[str, Field(pattern=r"^(https?://[^/\s\"'\\;#?]+)?$")]
 Size = Annotated[str, Field(pattern=r"^[0-9]+[kmg]$")]
 
 
@@ -40,10 +72,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # Where it is reached
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 5555
-    allowed_hosts: Words = ()
-    cors_allowed_origins: Words = ()
+    allowed_hosts: Annotated[tuple[Name, ...], BeforeValidator(_words)] = ()
+    cors_allowed_origins: Annotated[tuple[Origin, ...], BeforeValidator(_words)] = ()
     x_frame_options: Literal["SAMEORIGIN", "DENY", "NONE"] = "SAMEORIGIN"
 
     # The tracking server
@@ -58,10 +90,10 @@ class Settings(BaseModel):
     postgres_port: Port = 5557
     object_store: Literal["silo", "rustfs", "external"] = "silo"
     object_store_port: Port = 5558
-    object_store_url: Annotated[str, Field(pattern=r"^(https?://[^/]+)?$")] = ""
-    s3_endpoint: Annotated[str, Field(pattern=r"^(https?://[^/]+)?$")] = ""
+    object_store_url: Url = ""
+    s3_endpoint: Url = ""
     s3_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = "mlflow"
-    s3_region: str = "us-east-1"
+    s3_region: Annotated[str, Field(pattern=r"^[0-9A-Za-z_.-]+$")] = "us-east-1"
     s3_access_key: SecretStr = SecretStr("")
     s3_secret_key: SecretStr = SecretStr("")
 
@@ -72,7 +104,7 @@ class Settings(BaseModel):
     gateway_keys: Path = Path("gateway-keys")
 
     # Cleanup
-    cleanup_schedule: str = ""
+    cleanup_schedule: Annotated[str, AfterValidator(_cron)] = ""
     cleanup_older_than: Annotated[str, Field(pattern=r"^[0-9]+[mhd]$")] = "30d"
 
     # Containers
@@ -80,6 +112,15 @@ class Settings(BaseModel):
     pids_limit: Annotated[int, Field(ge=32)] = 512
     log_max_size: Size = "10m"
     log_files: Annotated[int, Field(ge=1, le=100)] = 3
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_line(cls, value: Any) -> Any:
+        """Refuse what no file that is rendered, recorded or handed on could hold."""
+        text = "".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+        if any(unicodedata.category(character) in UNPRINTABLE for character in text):
+            raise ValueError("holds a line break or another control character")
+        return value
 
 
 def load(

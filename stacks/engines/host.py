@@ -6,24 +6,26 @@ import os
 import shutil
 import subprocess
 import time
-import xmlrpc.client
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 import psutil
 
-from console import UserError
-from stacks.definition.rendering import FRAMES, process_environment, render
+from console import UserError, note
+from stacks.definition.rendering import process_environment, render
 from stacks.definition.services import SERVICES
 from stacks.engines.base import Engine, ServiceStatus, answer, no_room
 from stacks.engines.ports import check_port_is_free, listens
+from stacks.engines.supervisord import Supervisord, last_lines
 from stacks.state import environments, reserve, secrets
 from stacks.state.record import make_private_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from stacks.definition.deployment import Deployment
 
 # supervisor's process states (supervisord.org/subprocess.html) in our words.
 _STATES = {
@@ -38,22 +40,35 @@ _STATES = {
 }
 
 
+_ATTEMPTS = 3  # starts of a service that are followed by its end: it will not come by itself
 _GIVE_UP = 15.0  # seconds of failing to start again and again; it will not come by itself
 _FOLDERS = ("data", "logs", "prometheus")
 
 
 @dataclass
 class _Wait:
-    """What `up` remembers of a service it waits for: the size of its log before, and since when it fails."""
+    """What `up` remembers of a service it waits for.
+
+    Attributes:
+        logged: the size of its log before.
+        failing_since: since when it fails, without a break.
+        starts: when it was started, each time that it was; as `begun`, when the wait was, in seconds of the day.
+    """
 
     logged: int
     failing_since: float | None = None
+    starts: set[int] = field(default_factory=set)
+    begun: float = field(default_factory=time.time)
 
 
 class HostEngine(Engine):
     """supervisord, one per deployment, spoken to over its socket in the state directory."""
 
     name = "host"
+
+    def __init__(self, deployment: Deployment) -> None:
+        super().__init__(deployment)
+        self._supervisord = Supervisord(deployment)
 
     @classmethod
     def why_not(cls) -> tuple[str, str] | None:
@@ -64,19 +79,23 @@ class HostEngine(Engine):
 
     def up(self, *, timeout: float, services: Sequence[str] | None = None) -> None:
         """See `Engine.up`."""
+        files = render(self.deployment, self.name)
+        if self._supervisord.pid() is not None and not self._supervisord.usable():
+            note("stopping what was started before the stack was moved, or does not answer any more")
+            self._supervisord.stop()
         self._check_ports()
         environments.ensure_environment(self.deployment)
         deadline = time.monotonic() + timeout
         needed = [folder for name in self.deployment.services for folder in SERVICES[name].folders]
         for folder in ("logs", "data", *needed):
             make_private_dir(self.deployment.state / folder)
-        self.write(render(self.deployment, self.name))
-        fresh = self._pid() is None
+        self.write(files)
+        fresh = self._supervisord.pid() is None
         if fresh:
-            self._start_supervisord(deadline)
+            self._supervisord.start(_clean_environment(), deadline)
             changed = set(self.deployment.services)
         else:
-            changed = self._apply_changes()
+            changed = self._supervisord.apply_changes()
         wanted = [name for name in self.deployment.services if services is None or name in services]
         external = [name for name in wanted if SERVICES[name].checks_external(self.deployment.settings)]
         try:
@@ -90,20 +109,7 @@ class HostEngine(Engine):
 
     def down(self, *, volumes: bool) -> None:
         """See `Engine.down`."""
-        pid = self._pid()
-        if pid is not None:
-            process = psutil.Process(pid)
-            with suppress(ConnectionError, xmlrpc.client.Fault):
-                self._rpc().shutdown()
-            try:
-                process.wait(timeout=60)
-            except psutil.TimeoutExpired:
-                raise UserError(
-                    f"supervisord (pid {pid}) did not stop within 60 seconds",
-                    f"see why: {self.deployment.state}/logs/supervisord.log",
-                    f"or end it: kill -9 {pid}",
-                ) from None
-        self.deployment.socket.unlink(missing_ok=True)
+        self._supervisord.stop()
         if volumes:
             for folder in (self.deployment.postgres_data, *map(self.deployment.state.joinpath, _FOLDERS)):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -114,22 +120,21 @@ class HostEngine(Engine):
 
     def stop(self, service: str) -> None:
         """See `Engine.stop`."""
-        if self._pid() is not None:
-            with suppress(xmlrpc.client.Fault):  # it does not run
-                self._rpc().stopProcess(service)
+        if self._supervisord.pid() is not None:
+            self._supervisord.stop_program(service)
 
     def services(self) -> list[ServiceStatus]:
         """See `Engine.services`."""
-        if self._pid() is None:
+        if self._supervisord.pid() is None:
             return [ServiceStatus(name, "stopped") for name in self.deployment.services]
-        known = self._infos()
+        known = self._supervisord.infos()
         return [self._status(name, known.get(name)) for name in self.deployment.services]
 
     def memory(self) -> dict[str, int]:
         """See `Engine.memory`."""
-        if self._pid() is None:
+        if self._supervisord.pid() is None:
             return {}
-        running = {name: info["pid"] for name, info in self._infos().items() if info["pid"]}
+        running = {name: info["pid"] for name, info in self._supervisord.infos().items() if info["pid"]}
         found = {name: _memory(pid) for name, pid in running.items()}
         return {name: count for name, count in found.items() if count is not None}
 
@@ -196,7 +201,7 @@ class HostEngine(Engine):
 
     def _held(self) -> set[int]:
         """The ports that processes of this deployment listen on."""
-        pid = self._pid()
+        pid = self._supervisord.pid()
         family = [] if pid is None else psutil.Process(pid).children(recursive=True)
         found = set()
         for process in family:
@@ -204,50 +209,18 @@ class HostEngine(Engine):
                 found |= {c.laddr.port for c in process.net_connections("tcp") if c.laddr}
         return found
 
-    def _start_supervisord(self, deadline: float) -> None:
-        self.deployment.socket.unlink(missing_ok=True)
-        configuration = self.deployment.state / FRAMES[self.name]
-        command = [self.deployment.python, "-m", "supervisor.supervisord", "-c", str(configuration)]
-        started = subprocess.run(
-            command, env=_clean_environment(), capture_output=True, text=True, check=False
-        )
-        if started.returncode != 0:
-            raise UserError(f"supervisord does not start: {(started.stderr or started.stdout).strip()}")
-        while True:
-            with suppress(OSError, xmlrpc.client.Fault):
-                self._rpc().getState()
-                return
-            if time.monotonic() > deadline:
-                raise UserError(
-                    "supervisord does not answer",
-                    *_last_lines(self.deployment.state / "logs/supervisord.log"),
-                )
-            time.sleep(0.05)
-
-    def _apply_changes(self) -> set[str]:
-        """Have supervisord read its configuration again; returns the programs that are new or differ."""
-        rpc = self._rpc()
-        added, changed, removed = rpc.reloadConfig()[0]
-        for name in changed + removed:
-            rpc.stopProcessGroup(name)
-            rpc.removeProcessGroup(name)
-        for name in added + changed:
-            rpc.addProcessGroup(name)
-        return set(added + changed)
-
     def _start(self, names: list[str], deadline: float, changed: set[str]) -> None:
         """Start services and wait until all of them are ready."""
         waits = {name: _Wait(_size(self._log(name))) for name in names}
-        infos = self._infos()
+        infos = self._supervisord.infos()
         idle = {name for name in names if not self._runs(name, infos[name])}
         away = any(not SERVICES[name].oneshot for name in idle)
         for name in names:
             # whatever starts finds its steps done for the data that is there now
             if name in changed | idle or (away and SERVICES[name].oneshot):
-                with suppress(xmlrpc.client.Fault):  # supervisord may have started it in the meantime
-                    self._rpc().startProcess(name, False)
+                self._supervisord.start_program(name)
         while waits:
-            infos = self._infos()
+            infos = self._supervisord.infos()
             for name, wait in list(waits.items()):
                 if self._settled(name, infos[name], wait, deadline):
                     del waits[name]
@@ -265,11 +238,19 @@ class HostEngine(Engine):
             return True
         now = time.monotonic()
         wait.failing_since = (wait.failing_since or now) if status.state == "failed" else None
-        last_lines = _last_lines(self._log(name), since=wait.logged)
+        if info and info["start"] >= int(wait.begun):
+            wait.starts.add(info["start"])
+        shown = last_lines(self._log(name), since=wait.logged)
+        if status.state in {"failed", "exited"} and len(wait.starts) >= _ATTEMPTS:
+            raise UserError(
+                f"service '{name}' ends whenever it is started: {status.detail}",
+                *shown,
+                f"all of it: invoke logs --stack={self.deployment.name} --service={name}",
+            )
         if SERVICES[name].oneshot and status.state in {"exited", "failed"}:
             raise UserError(
                 f"service '{name}' failed: {status.detail}",
-                *last_lines,
+                *shown,
                 f"all of it: invoke logs --stack={self.deployment.name} --service={name}",
             )
         if status.full:
@@ -277,7 +258,7 @@ class HostEngine(Engine):
         if now > deadline or now - (wait.failing_since or now) > _GIVE_UP:
             raise UserError(
                 f"service '{name}' is not ready in time: {status.state}, {status.health or status.detail}",
-                *last_lines,
+                *shown,
                 f"look on: invoke logs --stack={self.deployment.name} --service={name} --follow",
                 "or wait longer: invoke up --timeout=SECONDS",
             )
@@ -302,26 +283,6 @@ class HostEngine(Engine):
     def _log(self, name: str) -> Path:
         return self.deployment.state / "logs" / f"{name}.log"
 
-    def _infos(self) -> dict[str, Any]:
-        """What supervisord says of each service."""
-        return {info["name"]: info for info in self._rpc().getAllProcessInfo()}
-
-    def _rpc(self) -> Any:
-        from supervisor.xmlrpc import SupervisorTransport
-
-        transport = SupervisorTransport(None, None, f"unix://{self.deployment.socket}")
-        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
-
-    def _pid(self) -> int | None:
-        """Process id of this deployment's supervisord, if it runs."""
-        try:
-            pid = int((self.deployment.state / "supervisord.pid").read_text())
-            words = psutil.Process(pid).cmdline()
-        except (FileNotFoundError, ValueError, psutil.Error):
-            return None
-        # A pid is used again some day: it is ours only if it runs our configuration.
-        return pid if str(self.deployment.state / FRAMES[self.name]) in words else None
-
 
 def _memory(pid: int) -> int | None:
     """Bytes of a process and its descendants, shared pages counted once where the system tells (PSS)."""
@@ -339,14 +300,6 @@ def _resident(process: psutil.Process) -> int:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _last_lines(path: Path, *, since: int = 0, count: int = 10) -> list[str]:
-    """The end of a log, of what was written after its first `since` bytes (of all, if it was rotated meanwhile)."""
-    if not path.exists():
-        return []
-    text = path.read_bytes()
-    return text[since if since < len(text) else 0 :].decode(errors="replace").splitlines()[-count:]
 
 
 def _clean_environment() -> dict[str, str]:

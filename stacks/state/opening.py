@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +29,9 @@ if TYPE_CHECKING:
     from stacks.catalogue import Stack
     from stacks.definition.deployment import GatewayInputs, Record
 
+SOCKET = "supervisord.sock"
 SOCKET_BYTES = 100  # of a socket's path (unix(7): 108, on macOS 104)
+SOCKETS = Path("/tmp") / f"mlflow-stacks-{os.getuid()}"  # noqa: S108 (a closed folder of this user's)
 
 
 def open_deployment(stack_name: str, overrides: list[str] | None = None) -> Deployment:
@@ -94,7 +95,8 @@ def _opened(
     gateway: GatewayInputs | None,
 ) -> Deployment:
     state = _state(stack, merged)
-    project = _project(stack.name, state.parent)
+    _refuse_copy(state, known)
+    project = known.project or _project(stack.name, state.parent)
     version = known.mlflow_version or ("" if known.engine else merged.mlflow_version) or environments.pinned()
     return Deployment(
         stack=stack,
@@ -117,11 +119,22 @@ def _opened(
 
 
 def _socket(state: Path, project: str) -> Path:
-    """In the state directory; elsewhere where that one's path is too long for a socket."""
-    path = state / "supervisord.sock"
-    if len(bytes(path)) < SOCKET_BYTES:
-        return path
-    return Path(tempfile.gettempdir()) / f"{project}-{os.getuid()}.sock"
+    """In the state directory; elsewhere where that one's path is too long for a socket, whatever TMPDIR says."""
+    path = state / SOCKET
+    return path if len(bytes(path)) < SOCKET_BYTES else SOCKETS / f"{project}.sock"
+
+
+def _refuse_copy(state: Path, known: Record) -> None:
+    """Two stacks of one identity would take each other's data and containers."""
+    before = Path(known.place)
+    if known.place in {"", str(state)} or not (before / record.RECORD).exists() or before.samefile(state):
+        return
+    if record.read(before).project == known.project:
+        raise UserError(
+            f"{state} is a copy of {before}, which is still there: they would share one identity",
+            "to go on here: move that one away",
+            f"to have two: invoke backup there, then here: rm -r {state}, invoke up and invoke restore",
+        )
 
 
 def _generation(state: Path, known: Record) -> int:

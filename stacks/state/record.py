@@ -34,7 +34,7 @@ def read(state: Path) -> Record:
     """
     path = state / RECORD
     try:
-        known = json.loads(path.read_text())
+        known = dict(json.loads(path.read_text()))
         values = {field.name: known[field.name] for field in fields(Record) if field.name in known}
         return Record(**{**values, "secrets": tuple(values.get("secrets", ()))})
     except (FileNotFoundError, NotADirectoryError):
@@ -53,6 +53,8 @@ def remember(deployment: Deployment, engine: str, *, secrets: Iterable[str]) -> 
         stack=deployment.name,
         engine=engine,
         project=deployment.project,
+        place=str(deployment.state),
+        socket=str(deployment.socket),
         generation=deployment.generation,
         mlflow_version=deployment.mlflow_version,
         images=dict(deployment.images),
