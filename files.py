@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,11 @@ from typing import TYPE_CHECKING
 
 from console import UserError, full_disk, note, size
 from disks import explain, is_full
+
+try:
+    import fcntl
+except ImportError:
+    raise UserError("this runs on Linux and macOS", "on Windows: wsl --install; see: invoke doctor") from None
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

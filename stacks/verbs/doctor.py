@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 
 from stacks.definition.settings import ROOT
-from stacks.engines.choice import ENGINES
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,25 @@ class Finding:
     mend: str | None = None
 
 
+_WINDOWS = Finding(
+    "Linux or macOS",
+    "every verb",
+    ok=False,
+    found="Windows",
+    mend="wsl --install, and clone this repository in there (Docker Desktop lends WSL its engine)",
+)
+
+
 def examine() -> list[Finding]:
     """Look at everything once; changes nothing."""
+    if sys.platform == "win32":
+        return [_WINDOWS]
     return [*_engines(), _packages_builder(), _room(), _writable()]
 
 
 def _engines() -> list[Finding]:
+    from stacks.engines.choice import ENGINES  # which do not import on Windows
+
     rows = []
     for name, engine in ENGINES.items():
         problem = engine.why_not()

@@ -9,7 +9,6 @@ from rich.table import Table
 from console import cell, emit_json, note, result, screen, size
 from disks import explain
 from stacks import catalogue as stack_files
-from stacks.engines.choice import ENGINES
 
 if TYPE_CHECKING:
     from stacks.verbs.doctor import Finding
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
 def catalogue(*, as_json: bool) -> None:
     """Every stack of the catalogue."""
+    from stacks.engines.choice import ENGINES
+
     found = [stack_files.load(name) for name in stack_files.names()]
     engines = sorted(ENGINES)
     if as_json:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from develop.scratch.ports import free_port
+from develop.scratch.stack import StackUnderTest
 from stacks.definition.settings import ROOT
 from tests.support import story
-from tests.support.stack import StackUnderTest, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from develop.scratch.ports import free_ports
+from develop.scratch.stack import StackUnderTest
 from stacks.definition.settings import ROOT
 from tests.support import story
-from tests.support.stack import StackUnderTest, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

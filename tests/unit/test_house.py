@@ -1,0 +1,41 @@
+"""What holds for every file: no file of code is long, and no document points at what is not there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+import yaml
+
+from images.catalogue import ROOT
+
+LIMIT = 400  # lines of a file of code
+LONG = {
+    "backups/sets.py",
+    "benchmarks/cleanup.py",
+    "tests/support/quickstart.py",
+}  # being split: must become empty
+FILES = subprocess.run(
+    ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+).stdout.splitlines()
+
+
+def test_no_file_of_code_is_long() -> None:
+    code = [ROOT / name for name in FILES if name.endswith(".py") and (ROOT / name).exists()]
+    long = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in code}
+    assert {name: lines for name, lines in long.items() if lines > LIMIT and name not in LONG} == {}
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".md")])
+def test_a_document_links_only_to_what_is_there(name: str) -> None:
+    document = ROOT / name
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in FILES if name.startswith(".") and name.endswith((".yml", ".yaml"))]
+)
+def test_what_a_forge_reads_is_yaml(name: str) -> None:
+    assert yaml.safe_load((ROOT / name).read_text())
