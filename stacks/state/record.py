@@ -98,7 +98,7 @@ def locked(deployment: Deployment, purpose: str) -> Iterator[None]:
     with file_lock(state / "lock", f"invoke {purpose}", refusal):
         if read(state) != deployment.recorded:
             raise UserError(
-                f"stack '{deployment.name}' was changed by another invoke in this moment",
+                f"stack '{deployment.name}' was changed by another command in this moment",
                 "type the same command again",
             )
         yield

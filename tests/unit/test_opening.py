@@ -72,7 +72,7 @@ def test_a_stack_that_was_changed_since_it_was_opened_is_not_touched() -> None:
     deployment = open_deployment("local")
     record.remember(deployment, "host", secrets=[])
     with (
-        pytest.raises(UserError, match="was changed by another invoke"),
+        pytest.raises(UserError, match="was changed by another command"),
         record.locked(deployment, "up"),
     ):
         pass
