@@ -12,7 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytest.register_assert_rewrite("tests.support.quickstart")  # its tests say what they compared, too
+for name in ("gateways", "inside", "quickstart", "secrecy", "survival"):
+    pytest.register_assert_rewrite(f"tests.support.{name}")  # they say what they compared, too
 # Whoever runs the tests in the background may have Ctrl-C ignored, and programs started from here would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.update(

@@ -17,7 +17,8 @@ import yaml
 from develop.scratch.ports import free_port, free_ports
 from develop.scratch.stack import StackUnderTest
 from stacks.engines.compose import compose_command
-from tests.support import quickstart, story
+from tests.support import quickstart, secrecy, story, survival
+from tests.support.inside import Inside, model_is_in_both_stores, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ def docker(*words: str) -> str:
     return done.stdout
 
 
-class Containers(quickstart.Inside):
+class Containers(Inside):
     """A stack's containers, found by Compose's labels."""
 
     @functools.cached_property
@@ -51,7 +52,7 @@ class Containers(quickstart.Inside):
 
     def python(self, code: str) -> str:
         # Through the entrypoint, which hands the secrets over.
-        return quickstart.run_python(
+        return run_python(
             ["docker", "exec", "--interactive", self.all()["mlflow"]["Id"], "python", "-"], code
         )
 
@@ -134,7 +135,7 @@ def test_the_stores_are_reached_from_their_own_network_alone(inside: Containers)
     assert inside.python(code).count("reached") == 4
     stranger = ["docker", "run", "--rm", "--interactive", "--network", f"{inside.project}_default"]
     image = containers["mlflow"]["Image"]
-    assert quickstart.run_python([*stranger, "--entrypoint", "python", image, "-"], code) == ""
+    assert run_python([*stranger, "--entrypoint", "python", image, "-"], code) == ""
 
 
 def test_every_container_gets_nothing_it_does_not_need(inside: Containers) -> None:
@@ -211,11 +212,11 @@ def test_a_full_store_is_told_to_the_client_and_serves_again_once_there_is_room(
 
     with quickstart.taken_down(small):
         small.up()
-        quickstart.full_store_is_told(small, grow, tmp_path)
+        survival.full_store_is_told(small, grow, tmp_path)
 
 
 def test_rotated_secrets_open_every_door_and_lose_nothing(inside: Containers, tmp_path: Path) -> None:
-    quickstart.rotation_loses_nothing(inside, tmp_path)
+    secrecy.rotation_loses_nothing(inside, tmp_path)
 
 
 def test_external_stores_are_checked_first_and_then_used(
@@ -271,8 +272,8 @@ def test_external_stores_are_checked_first_and_then_used(
         assert [service["name"] for service in answer["services"]] == ["bucket", "schema", "mlflow"]
         told = story.tell(subject.url, tmp_path, megabytes=1)
         story.check(subject.url, told, tmp_path)
-        quickstart.model_is_in_both_stores(Containers(subject), told)
-        quickstart.no_secret_in(subject, {"inspect": json.dumps(Containers(subject).all())})
+        model_is_in_both_stores(Containers(subject), told)
+        secrecy.no_secret_in(subject, {"inspect": json.dumps(Containers(subject).all())})
     finally:
         if (subject.state / "stack.json").exists():
             subject.down("--volumes", "--yes")

@@ -17,7 +17,8 @@ from develop.scratch import servers
 from develop.scratch.ports import free_port, free_ports
 from develop.scratch.stack import StackUnderTest
 from stacks.definition.settings import ROOT
-from tests.support import quickstart, story
+from tests.support import quickstart, secrecy, story, survival
+from tests.support.inside import Inside, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ PORTS = {
 }
 
 
-class Processes(quickstart.Inside):
+class Processes(Inside):
     """A stack's processes, found by the ports that they listen on."""
 
     def process(self, service: str) -> psutil.Process:
@@ -48,7 +49,7 @@ class Processes(quickstart.Inside):
         return psutil.Process(int((self.stack.state / "supervisord.pid").read_text()))
 
     def python(self, code: str) -> str:
-        return quickstart.run_python([sys.executable, "-"], code, self.process("mlflow").environ())
+        return run_python([sys.executable, "-"], code, self.process("mlflow").environ())
 
     def kill(self, service: str) -> None:
         self.process(service).send_signal(signal.SIGKILL)
@@ -112,7 +113,7 @@ def test_a_full_store_is_told_to_the_client_and_serves_again_once_there_is_room(
     mount("size=30m", "mode=700")
     try:
         small.up()
-        quickstart.full_store_is_told(small, lambda: mount("remount", "size=100m"), tmp_path)
+        survival.full_store_is_told(small, lambda: mount("remount", "size=100m"), tmp_path)
     finally:
         small.down()
         subprocess.run(["umount", str(objects)], check=True)
@@ -201,7 +202,7 @@ def test_external_stores_take_all_that_a_client_logs(external: StackUnderTest, t
     story.check(external.url, told, tmp_path)
     rows = Processes(external).sql(f"SELECT experiment_id FROM runs WHERE run_uuid = '{told.parent}'")
     assert rows == [[int(told.experiment)]]
-    known = quickstart.secret_values(external)
+    known = secrecy.secret_values(external)
     assert known["database-password"] == PASSWORD
     assert known["object-store-secret"] == SECRET_KEY
-    quickstart.no_secret_in(external, quickstart.what_anybody_can_read(external))
+    secrecy.no_secret_in(external, secrecy.what_anybody_can_read(external))
