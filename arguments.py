@@ -30,18 +30,28 @@ def read(words: Sequence[str], request: type[R]) -> R:
     """
     verb = request.verb
     if len(words) == 1 and words[0].startswith("{"):
-        try:
-            given = dict(json.loads(words[0]))
-        except ValueError as error:
-            raise UsageError(f"this is no request: {error}", f"see: {_prog(verb)} --help") from None
-        return request.of({**from_variables(verb, server=True, own=False), **given})
+        return request(**{**from_variables(verb, server=True, own=False), **_from_json(verb, words[0])})
     typed = vars(_parser(verb).parse_args(words))
-    return request.of(
-        {
-            **from_variables(verb, server=True),
-            **{name: parsed(verb.flag(name), value) for name, value in typed.items()},
-        }
-    )
+    given = {name: parsed(verb.flag(name), value) for name, value in typed.items()}
+    return request(**{**from_variables(verb, server=True), **given})
+
+
+def _from_json(verb: Verb, text: str) -> dict[str, Any]:
+    try:
+        given = dict(json.loads(text))
+    except ValueError as error:
+        raise UsageError(f"this is no request: {error}", f"see: {_prog(verb)} --help") from None
+    for flag in verb.flags:
+        if flag.attribute in given:
+            value = given[flag.attribute]
+            if isinstance(value, list):
+                value = tuple(value)
+            elif isinstance(flag.empty, float) and type(value) is int:
+                value = float(value)
+            if type(value) is not type(flag.empty) or value == ():  # an empty list would name all there is
+                raise UsageError(f"--{flag.name} takes {flag.kind.takes}, not {value!r}")
+            given[flag.attribute] = value
+    return given
 
 
 def parsed(flag: Flag, given: Any) -> Any:

@@ -85,7 +85,7 @@ def _request(request: type[R], given: dict[str, Any]) -> R:
         for name, value in given.items()
         if value is not None and value is not False and value != []
     }
-    return request.of({**arguments.from_variables(verb, server=False), **typed})
+    return request(**{**arguments.from_variables(verb, server=False), **typed})
 
 
 def namespace(tasks: Iterable[VerbTask], requests: dict[str, type[Request]]) -> Collection:

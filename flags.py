@@ -87,7 +87,7 @@ class Flag:
         notes = []
         if self.required:
             notes.append("required")
-        if self.empty not in {"", False, ()}:
+        if type(self.empty) in {int, float} or self.empty:
             shown = f"{self.empty:g}" if isinstance(self.empty, float) else str(self.empty)
             notes.append(f"default: {shown}")
         if self.variable:
@@ -117,10 +117,7 @@ class Flag:
 
 def flag(given: Flag, **changes: Any) -> Any:
     """A field of a verb: the flag, with what differs in this verb (``default``, ``help``)."""
-    own = dataclasses.replace(given, **changes)
-    if own.required:
-        return dataclasses.field(metadata={"flag": own})
-    return dataclasses.field(default=own.empty, metadata={"flag": own})
+    return dataclasses.replace(given, **changes) if changes else given
 
 
 STACK = Flag(

@@ -113,5 +113,4 @@ AGE = Kind("AGE", "an age of 30 years at most: minutes, hours or days", "30d", _
 IDS = Kind("IDS", "ids with commas between", "ID,ID", parse_list, ())
 NUMBERS = Kind("IDS", "numbers with commas between", "1,2", _numbers, ())
 WORDS = Kind("KINDS", "words with commas between", "", parse_list, ())
-TEXT = text("TEXT", "a text")
 ANYTHING = Kind("URI", "an address, or nothing", "", str)

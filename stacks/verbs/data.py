@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +71,7 @@ def migrate(request: Migrate) -> None:
         raise UserError("migrate takes its backup to a folder", "give --to=FOLDER")
     to = folder_of_sets(request.to)
     with locked(deployment, "migrate"), _without_server(engine, yes=request.yes):
-        code = engine.run(replace(request, to=str(to)).argv(), _named(engine), folders=[to])
+        code = engine.run(request.but(to=str(to)).argv(), _named(engine), folders=[to])
     _finish(code)
 
 
@@ -96,7 +95,7 @@ def back_up(engine: Engine, request: Backup) -> int:
     with _exchange() as folder:
         variables = {**_named(engine), **_keys_of(to, folder)}
         place = to if is_bucket(to) else folder_of_sets(to)
-        words = replace(request, to=str(place), include=keys).argv()
+        words = request.but(to=str(place), include=keys).argv()
         folders = [folder, *([place] if isinstance(place, Path) else [])]
         # PostgreSQL writes a snapshot; the room for that must not go into the set itself
         elsewhere = not isinstance(place, Path) or not reserve.on_disk_of(engine.deployment, place)
@@ -123,7 +122,7 @@ def restore(request: Restore) -> None:
     if not is_bucket(given):
         given = str(_existing_set(given))
     with locked(engine.deployment, "restore"), _without_server(engine, yes=request.yes):
-        code = put_back(engine, replace(request, backup=given, migrate=True))  # a server will start
+        code = put_back(engine, request.but(backup=given, migrate=True))  # a server will start
     _finish(code)
 
 
@@ -134,7 +133,7 @@ def put_back(engine: Engine, request: Restore) -> int:
         variables, folders = _keys_of(address, folder), [folder]
         if not is_bucket(address):
             folders.append(Path(address))
-        words = replace(request, artifact_root="mlflow-artifacts:/", keys_to=str(folder)).argv()
+        words = request.but(artifact_root="mlflow-artifacts:/", keys_to=str(folder)).argv()
         code = engine.run(words, variables, folders=folders)
         then = folder / PASSPHRASE
         if code == 0 and "gateway-sync" in engine.deployment.services and then.exists():
@@ -244,7 +243,7 @@ def usage(request: Usage) -> None:
     if not request.html or request.backend_store_uri:
         run(request)
         return
-    page = _engine(request.stack).capture(replace(request, html="-").argv())
+    page = _engine(request.stack).capture(request.but(html="-").argv())
     try:
         Path(request.html).write_text(page, encoding="utf-8")
     except OSError as error:

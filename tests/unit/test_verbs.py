@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import typing
@@ -22,6 +23,7 @@ import values
 import verbs
 from cleanup.filters import KINDS
 from console import UsageError
+from images import catalogue
 from stacks.engines.choice import ENGINES
 from verbs import VERBS, Request
 
@@ -180,7 +182,7 @@ def test_beside_the_data_the_request_is_what_the_task_made(request_type: type[Re
         asked[flag.attribute] = arguments.parsed(
             flag, True if flag.switch else [sample] if flag.repeatable else sample
         )
-    request = request_type.of(asked)
+    request = request_type(**asked)
     dash, *module, text = request.argv()
     assert (dash, tuple(module)) == ("-m", request_type.verb.module)
     assert arguments.read([text], request_type) == request
@@ -227,6 +229,37 @@ def test_whatever_is_typed_is_read_or_refused(name: str, data: st.DataObject) ->
     flag = st.builds(lambda name, text: f"--{name}={text}", own, odd())
     words = data.draw(st.lists(st.one_of(odd(), flag)))
     assert outcome(lambda: check(name, *words)) in {0, 2}
+
+
+@pytest.mark.parametrize(
+    "text", ['{"run_ids": []}', '{"wait": "abc"}', '{"yes": "no"}', '{"stak": "x"}', "{1}", '{"keep": null}']
+)
+def test_a_request_that_means_nothing_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        arguments.read([text], verbs.Cleanup)
+
+
+def test_a_request_is_frozen_and_may_be_had_with_other_values() -> None:
+    request = verbs.Restore(backup="/set", wait=600)
+    with pytest.raises(AttributeError):
+        request.wait = 1  # type: ignore[misc]
+    assert request.but(yes=True) == verbs.Restore(backup="/set", wait=600, yes=True)
+    assert arguments.read(request.argv()[3:], verbs.Restore) == request
+
+
+def test_what_runs_beside_the_data_is_whole_inside_the_image(tmp_path: Path) -> None:
+    catalogue.assemble(catalogue.image("mlflow"), tmp_path / "context")
+    for request in BESIDE:
+        done = subprocess.run(
+            [sys.executable, "-m", *request.verb.module, "--help"],
+            cwd=tmp_path / "context" / "app",
+            env={**os.environ, "PYTHONPATH": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert request.verb.help in done.stdout
 
 
 @settings(max_examples=100, deadline=None)
