@@ -5,7 +5,7 @@
 The baseline writes the same things to the same disk: ``pg_dump -Fc`` and a plain ``rclone copy``, then
 ``pg_restore`` in one transaction and ``rclone copy`` back. All of it is done `--rounds` times in turn and the
 median of each counts, so that a busy machine is busy for all of them; before each, what the one before has left to
-do (dirty pages, a checkpoint) is done. Memory is that of the command line with its programs, not of the server.
+do (dirty pages, a checkpoint) is answer. Memory is that of the command line with its programs, not of the server.
 """
 
 from __future__ import annotations
@@ -123,18 +123,18 @@ def peak(uri: str, into: str, store: Path, here: Path) -> float:
 
     def command(*words: str) -> float:
         argv = [sys.executable, "-c", MEASURED, sys.executable, "-m", "backups", *words]
-        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        return int(done.stdout) / 1000
+        answer = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+        if answer.returncode:
+            raise SystemExit(answer.stderr)
+        return int(answer.stdout) / 1000
 
     sets = here / "sets"
     saving = command(
         "backup", f"--backend-store-uri={uri}", f"--artifacts-destination={store}", f"--to={sets}"
     )
-    one = list_sets(sets)[0][0].path
+    newest = list_sets(sets)[0][0].path
     back = f"--artifacts-destination={here / 'back'}"
-    return max(saving, command("restore", f"--backend-store-uri={into}", back, f"--backup={one}", "--yes"))
+    return max(saving, command("restore", f"--backend-store-uri={into}", back, f"--backup={newest}", "--yes"))
 
 
 def run(rows: int = 2_000_000, objects: int = 10_000, size: int = 20_000, rounds: int = 3) -> None:
@@ -151,15 +151,15 @@ def run(rows: int = 2_000_000, objects: int = 10_000, size: int = 20_000, rounds
         few, many = make_database(server, "few", rows // 10), make_database(server, "bench", rows)
         copy = server.create("copy")
         make_artifacts(folder / "artifacts", objects, size)
-        found: dict[str, list[float]] = {}
+        rounds_of: dict[str, list[float]] = {}
         for number in range(rounds):
             here = folder / f"round{number}"
             here.mkdir()
             for what, value in measure_round(server, folder / "artifacts", here).items():
-                found.setdefault(what, []).append(value)
+                rounds_of.setdefault(what, []).append(value)
                 note(f"round {number + 1}: {what} {value:.2f} s")
             shutil.rmtree(here)
-        taken = {what: statistics.median(values) for what, values in found.items()}
+        taken = {what: statistics.median(values) for what, values in rounds_of.items()}
         memory = [
             peak(uri, copy, folder / "artifacts", folder / f"peak of {uri.rpartition('/')[2]}")
             for uri in (few, many)

@@ -76,7 +76,7 @@ def objects(bench: Bench) -> None:
     runs = bench.size(8000)
     moved = f"UPDATE runs SET artifact_uri = replace(artifact_uri, '{bench.nothing}', 's3://bucket');"
     source = bench.database("objects", moved, template=bench.runs(8000))
-    found, root = [], bench.folder / "s3"
+    measured, root = [], bench.folder / "s3"
     write_objects(root / "bucket", runs)
     with s3_server(root) as env:
         plain = bench.plain_with_objects(source, env)
@@ -85,13 +85,13 @@ def objects(bench: Bench) -> None:
         write_objects(root / "bucket", runs + LIVE)
         uri = bench.copy(source, run.__name__)
         with s3_server(root) as env:
-            found.append(run(uri, "s3://bucket", env))
+            measured.append(run(uri, "s3://bucket", env))
         files = sum(len(names) for _, _, names in os.walk(root / "bucket"))
         assert files == LIVE * OBJECTS, f"{run.__name__}: {files} objects are left"
-    ours = best(found[:2])
+    ours = best(measured[:2])
     what = f"{runs} runs with {runs * OBJECTS} objects"
     bench.against_plain(what, ours, plain, name="plain SQL beside S3")
-    bench.against_gc(what, ours, found[2], at_least=15)
+    bench.against_gc(what, ours, measured[2], at_least=15)
     bench.memory(what, ours)
 
 

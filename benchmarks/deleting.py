@@ -309,9 +309,9 @@ def slow_port(target: int, delay: float) -> Iterator[int]:
             except OSError:
                 return
             upstream = socket.create_connection(("127.0.0.1", target))
-            for one, other in ((client, upstream), (upstream, client)):
-                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=pump, args=(one, other), daemon=True).start()
+            for source, sink in ((client, upstream), (upstream, client)):
+                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                threading.Thread(target=pump, args=(source, sink), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
     try:

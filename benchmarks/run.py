@@ -8,11 +8,13 @@ import pkgutil
 import benchmarks
 from console import UserError, note
 
+TOOLS = {"run", "measure", "deleting"}  # what benchmarks share
+
 
 def names() -> list[str]:
     """The benchmarks there are."""
-    found = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
-    return [name for name in found if name not in {"run", "measure"}]
+    modules = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    return [name for name in modules if name not in TOOLS]
 
 
 def run(only: str | None) -> None:

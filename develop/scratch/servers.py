@@ -50,11 +50,11 @@ class Postgres:
     def run(self, argv: list[str], *, stdin: bytes | None = None) -> bytes:
         """Run one of PostgreSQL's programs and return its output."""
         env = os.environ | {"PGPASSWORD": PASSWORD}
-        done = subprocess.run(
+        answer = subprocess.run(
             [str(BINARIES / argv[0]), *argv[1:]], input=stdin, capture_output=True, check=False, env=env
         )
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout
+        assert answer.returncode == 0, answer.stderr.decode()
+        return answer.stdout
 
     def create(self, database: str, sql: bytes | None = None) -> str:
         """Create a database, perhaps from a script, and return its URI."""

@@ -54,7 +54,7 @@ class StackUnderTest:
 
     def invoke(self, *words: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
         """Run one task; a wrong exit code fails with all that it printed."""
-        done = subprocess.run(
+        answer = subprocess.run(
             self.command(*words),
             cwd=self.root,
             env=self.environment(),
@@ -64,10 +64,10 @@ class StackUnderTest:
             check=False,
             timeout=600,
         )
-        assert done.returncode == expect, (
-            f"{words} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert answer.returncode == expect, (
+            f"{words} ended with {answer.returncode}\n{answer.stdout}\n{answer.stderr}"
         )
-        return done
+        return answer
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start one task and leave it running, in a session of its own."""

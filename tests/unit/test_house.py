@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 
 import pytest
 import yaml
 
+from benchmarks import run
 from images.catalogue import ROOT
 
 LIMIT = 400  # lines of a file of code
@@ -35,3 +37,8 @@ def test_a_document_links_only_to_what_is_there(name: str) -> None:
 )
 def test_what_a_forge_reads_is_yaml(name: str) -> None:
     assert yaml.safe_load((ROOT / name).read_text())
+
+
+@pytest.mark.parametrize("name", run.names())
+def test_every_benchmark_can_be_run(name: str) -> None:
+    assert callable(importlib.import_module(f"benchmarks.{name}").run)
