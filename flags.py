@@ -203,8 +203,10 @@ FORCE_REGISTERED = Flag(
     "force-registered", values.SWITCH, "also the files that a registered model version needs"
 )
 ORPHAN_GRACE = Flag("orphan-grace", values.AGE, "least age of orphaned artifacts", default="1d")
-FOREIGN_ORPHANS = Flag(
-    "foreign-orphans", values.SWITCH, "delete orphaned artifacts even where none belong to the database"
+CLAIM = Flag(
+    "claim",
+    values.SWITCH,
+    "mark the artifact destination as this database's alone: only there are orphaned artifacts deleted",
 )
 IGNORE_REFERENCE = Flag(
     "ignore-reference",

@@ -212,7 +212,7 @@ class Cleanup(Request):
     include_undated: bool = flag(flags.INCLUDE_UNDATED)
     force_registered: bool = flag(flags.FORCE_REGISTERED)
     orphan_grace: str = flag(flags.ORPHAN_GRACE)
-    foreign_orphans: bool = flag(flags.FOREIGN_ORPHANS)
+    claim: bool = flag(flags.CLAIM)
     ignore_reference: tuple[str, ...] = flag(flags.IGNORE_REFERENCE)
     dry_run: bool = flag(flags.DRY_RUN)
     vacuum: bool = flag(flags.VACUUM)

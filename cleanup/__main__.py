@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import arguments
-from console import UserError, confirm, emit_json, note, size, user_errors
+from console import UserError, confirm, emit_json, interactive, note, size, user_errors
 from verbs import Cleanup
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from cleanup.filters import Filters
     from cleanup.planning import Plan
-    from cleanup.report import Report
     from verbs import Usage
 
 
@@ -48,43 +47,14 @@ def filters_of(request: Cleanup) -> Filters:
     return Filters(
         only=request.only or None,
         older_than=request.older_than or None,
-        run_ids=request.run_ids,
-        experiment_ids=request.experiment_ids,
+        run_ids=request.run_ids or None,
+        experiment_ids=request.experiment_ids or None,
         include_undated=request.include_undated,
         force_registered=request.force_registered,
         orphan_grace=request.orphan_grace,
-        foreign_orphans=request.foreign_orphans,
+        claim=request.claim,
         ignore_references=request.ignore_reference,
     )
-
-
-def as_json(plan: Plan, report: Report | None, *, dry_run: bool) -> dict[str, Any]:
-    """Return the shape of ``--json``: what was done, or with `dry_run` what would be."""
-    done = report.deleted if report else plan.counts
-    rows = report.rows if report else plan.rows
-    skipped = report.skipped if report else plan.skipped
-    return {
-        "dry_run": dry_run,
-        "older_than": plan.filters.older_than,
-        "deleted": {
-            "runs": done["run"],
-            "experiments": done["experiment"],
-            "logged_models": done["logged_model"],
-            "traces": done["trace"],
-            "orphan_rows": done["orphan_rows"] if report else sum(plan.orphan_rows.values()),
-            "orphan_artifacts": done["orphan_artifacts"] if report else plan.orphan_folders,
-        },
-        "rows": {table: count for table, count in sorted(rows.items()) if count},
-        "artifacts": {
-            "objects": report.objects if report else plan.objects,
-            "bytes": report.bytes if report else plan.bytes,
-        },
-        "skipped": [{"kind": item.kind, "id": item.id, "reason": item.reason} for item in skipped],
-        "undated": sum(plan.undated.values()),
-        "notes": [*plan.notes, *(report.notes if report else ())],
-        "left": report.left if report else sum(plan.counts.values()) + len(plan.skipped),
-        "seconds": report.seconds if report else 0.0,
-    }
 
 
 def run(request: Cleanup) -> int:
@@ -96,9 +66,10 @@ def run(request: Cleanup) -> int:
     filters = filters_of(request)
     uri, destination = require_target(request)
 
-    from cleanup import display, vacuum
+    from cleanup import answer, display, vacuum
     from cleanup.execution import execute
     from cleanup.planning import plan as make_plan
+    from cleanup.selection import RefusedIdsError
     from database.connection import connect
     from database.lock import maintenance_lock
 
@@ -106,18 +77,23 @@ def run(request: Cleanup) -> int:
     _check_schema(engine)
     # with --yes nobody looks, and counting reads as much as deleting does
     counted = request.dry_run or not request.yes
-    plan = make_plan(engine, destination, filters, count=counted)
+    try:
+        plan = make_plan(engine, destination, filters, count=counted)
+    except RefusedIdsError as error:
+        if request.json:
+            emit_json(answer.of_refused(filters, error.refused))
+        raise
     if counted:
         display.show_plan(plan)
-    if request.dry_run or (counted and plan.empty and not request.vacuum):
+    if request.dry_run or (counted and plan.empty and not (request.vacuum or request.claim)):
         if request.json:
-            emit_json(as_json(plan, None, dry_run=request.dry_run))
+            emit_json(answer.of_plan(plan, dry_run=request.dry_run))
         elif plan.empty:
             note("nothing to clean up")
         return 0
-    if not confirm("delete all this for good?", yes=request.yes):
+    if not (_may_claim(plan, yes=request.yes) and confirm("delete all this for good?", yes=request.yes)):
         if request.json:
-            emit_json(as_json(plan, None, dry_run=True))
+            emit_json(answer.of_plan(plan, dry_run=True))
         return 0
     before = vacuum.size(engine)
     with maintenance_lock(engine, "cleanup", request.wait) as lock:
@@ -133,10 +109,30 @@ def run(request: Cleanup) -> int:
                 "again; --vacuum gives it back to the system"
             )
     if request.json:
-        emit_json(as_json(plan, report, dry_run=False))
+        emit_json(answer.of_report(plan, report))
     if report.interrupted:
         return 130
     return 1 if report.failures else 0
+
+
+def _may_claim(plan: Plan, *, yes: bool) -> bool:
+    """Ask before the mark of another database is replaced.
+
+    Raises:
+        UserError: nobody is there to ask: what runs every night must not put another server out.
+    """
+    from cleanup.ownership import MARK
+
+    owner = plan.owner
+    if not plan.filters.claim or owner.state in {"ours", "unmarked"}:
+        return True
+    if yes or not interactive():
+        raise UserError(
+            f"the destination cannot be claimed like this: {owner}",
+            "without --yes, at a terminal, it is asked about",
+            f"or, when no other server uses {plan.store.uri} any more, remove its mark first: {MARK}",
+        )
+    return confirm(f"claim {plan.store.uri} all the same? {owner}", yes=False)
 
 
 def _check_schema(engine: Engine) -> None:

@@ -51,6 +51,8 @@ def show_plan(plan: Plan) -> None:
         note(f"{count} deleted {NAMES[kind]} have no deletion time; --include-undated takes them too")
     for reason, count in plan.left.items():
         note(f"{count} left alone: {reason} (such as {plan.examples[reason]})")
+    if plan.filters.claim and not plan.owner.ours:
+        note(f"{plan.store.uri} will be marked as this database's alone")
     for line in plan.notes:
         note(line)
     show_skipped(plan.skipped, 0)

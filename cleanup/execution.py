@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from artifacts import StoreError
 from artifacts.base import batches
-from cleanup import orphans
+from cleanup import orphans, ownership
 from cleanup.indexes import drop_leftovers, missing, temporary_indexes
 from cleanup.objects import Folders, Removal, remove
 from cleanup.planning import (
@@ -87,6 +87,8 @@ class Execution:
             self._deferred = not self._sqlite and self._has_deferred(connection)
         try:
             self._retrying(self._check_rights)
+            if self._plan.filters.claim and not self._plan.owner.ours:
+                ownership.claim(self._engine, self._plan.store)
             with temporary_indexes(self._engine, self._missing_indexes()):
                 for kind in (RUN, MODEL, TRACE):
                     if self._plan.selection.table(kind) is not None:
@@ -98,6 +100,8 @@ class Execution:
             self._report.interrupted = True
         except DBAPIError as error:
             raise self._explain(error) from error
+        except StoreError as error:
+            raise UserError(f"the destination could not be claimed: {error}") from None
         self._report.seconds = round(time.monotonic() - started, 3)
         with self._engine.connect() as connection:
             self._report.left = sum(
@@ -344,19 +348,21 @@ class Execution:
             self._done("orphan_rows", mended, deleted, Removal())
 
         self._retrying(rows)
-        held: list[orphans.Folder] = []
+        held, owner = 0, plan.owner
         unowned = orphans.Unowned()
         try:
+            owner = ownership.read(self._engine, plan.store)
             with self._engine.connect() as connection:
-                for unowned, found in orphans.find(connection, plan.selection, plan.store, plan.alive):
-                    held += found
-                    if held and (unowned.owned or plan.filters.foreign_orphans):
-                        self._remove_orphans(held)
-                        held = []
+                for seen, found in orphans.find(connection, plan.selection, plan.store, plan.alive):
+                    unowned = seen
+                    if not owner.ours:
+                        held += len(found)
+                    elif found:
+                        self._remove_orphans(found)
         except StoreError as error:
             self._report.notes.append(f"orphaned artifacts could not be looked for: {error}")
         if held:
-            self._report.notes.append(orphans.FOREIGN.format(count=len(held)))
+            self._report.notes.append(orphans.not_ours(owner, held))
         for reason, count in unowned.left.items():
             self._report.notes.append(f"{count} left alone: {reason} (such as {unowned.examples[reason]})")
 

@@ -33,12 +33,12 @@ class Filters:
     Args:
         only: kinds out of `KINDS`. None: what the ids name, or without ids all but ``traces``.
         older_than: least age of the deletion (of the trace itself for ``traces``), as in `parse_age`.
-        run_ids: exactly these runs.
-        experiment_ids: exactly these experiments, with all that is in them.
+        run_ids: exactly these runs, at least one. None: no matter which.
+        experiment_ids: exactly these experiments, with all that is in them; as `run_ids`.
         include_undated: also what has no deletion time.
         force_registered: also what a registered model version refers to.
         orphan_grace: least age of an orphaned artifact's newest object and of an orphaned association.
-        foreign_orphans: delete orphaned artifacts even if nothing in the destination belongs to the database.
+        claim: take the destination for this database's alone from now on: see `cleanup.ownership`.
         ignore_references: ``table.column`` names that may be left dangling.
 
     Raises:
@@ -47,12 +47,12 @@ class Filters:
 
     only: tuple[str, ...] | None = None
     older_than: str | None = None
-    run_ids: tuple[str, ...] = ()
-    experiment_ids: tuple[str, ...] = ()
+    run_ids: tuple[str, ...] | None = None
+    experiment_ids: tuple[str, ...] | None = None
     include_undated: bool = False
     force_registered: bool = False
     orphan_grace: str = "1d"
-    foreign_orphans: bool = False
+    claim: bool = False
     ignore_references: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -76,7 +76,12 @@ class Filters:
             raise UsageError(
                 "orphans belong to no experiment", "leave out --experiment-ids, or orphans in --only"
             )
-        bad = [item for item in self.experiment_ids if not item.isdecimal()]
+        for ids, flag in ((self.run_ids, "--run-ids"), (self.experiment_ids, "--experiment-ids")):
+            if ids is not None and not ids:
+                raise UsageError(
+                    f"{flag} names nothing", "an empty variable, perhaps; all is asked for without it"
+                )
+        bad = [item for item in self.experiment_ids or () if not item.isdecimal()]
         if bad:
             raise UsageError(f"an experiment's id is a number, not '{bad[0]}'")
 

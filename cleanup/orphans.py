@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import and_, delete, func, select, update
 
 from artifacts.base import batches
+from cleanup import ownership
 from cleanup.filters import parse_age
 from cleanup.locations import ENTITY, MODEL_ID, RUN_ID, TRACE_ID
 from cleanup.objects import OWNED
@@ -33,10 +34,8 @@ LAYOUT = re.compile(
     rf"(?:workspaces/[^/]+/)?\d+/"
     rf"(?:(?P<run>{RUN_ID})|models/(?P<model>{MODEL_ID})|traces/(?P<trace>{TRACE_ID}|{RUN_ID}))/"
 )
-# Two servers may share a bucket, and to either all of the other's artifacts look like orphans.
-FOREIGN = (
-    "{count} folders belong to nothing in this database, and no folder in the destination does: "
-    "is it another server's? They stay; --foreign-orphans deletes them"
+NOT_OURS = (
+    "orphaned artifacts, {count} folder{s}, stay where they are: {why}; to claim the destination: --claim"
 )
 STRANGE = "not in the layout that MLflow writes"
 OWNERS = (("runs", "run_uuid"), ("logged_models", "model_id"), ("trace_info", "request_id"))
@@ -135,6 +134,8 @@ def _folders(store: Store, unowned: Unowned, unknown: dict[str, set[str]]) -> It
     """Yield one folder after the other; a store lists the objects of a folder one after the other."""
     current: Folder | None = None
     for item in store.list():
+        if item.key.startswith(ownership.FOLDER):
+            continue
         match = LAYOUT.match(item.key)
         if not match:
             ids = ENTITY.findall(item.key)
@@ -181,6 +182,11 @@ class FileStore:
     def _is_there(self, key: str) -> bool:
         with TemporaryDirectory() as name:
             return self._store.fetch(key, Path(name) / "meta.yaml") is not None
+
+
+def not_ours(owner: ownership.Ownership, count: int) -> str:
+    """Return the note that some folders stay because the destination may be another's as well."""
+    return NOT_OURS.format(count=count, s="s" * (count != 1), why=owner)
 
 
 def known_ids(connection: Connection, schema: Schema, ids: Iterable[str]) -> set[str]:

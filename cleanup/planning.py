@@ -10,10 +10,13 @@ from sqlalchemy import exists, func, select
 
 from artifacts import Store, StoreError, open_store
 from artifacts.base import batches
-from cleanup import orphans, schema
+from cleanup import orphans, ownership, schema
 from cleanup.alive import Alive
+from cleanup.destination import check_destination
 from cleanup.locations import Destination, StrangeLocation
 from cleanup.objects import Folders, objects_in
+from cleanup.ownership import Ownership
+from cleanup.report import SHOWN, Skipped
 from cleanup.schema import parameters
 from cleanup.selection import DELETED, EXPERIMENT, MODEL, RUN, TRACE, Kind, Selection
 from console import UserError
@@ -26,16 +29,6 @@ if TYPE_CHECKING:
 
 BATCH = 500
 INSIDE = 5000  # locations that are asked for at once
-SHOWN = 1000  # how many skipped things are named; all are counted
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """Something that was selected and stays: `kind`, `id`, `reason`."""
-
-    kind: str
-    id: str
-    reason: str
 
 
 @dataclass
@@ -52,6 +45,7 @@ class Plan:
     schema: Schema
     selection: Selection
     alive: Alive
+    owner: Ownership
     counted: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
@@ -86,8 +80,9 @@ def plan(engine: Engine, destination: str, filters: Filters, *, count: bool = Tr
         count: also count rows by table, objects and bytes, which reads about as much as deleting them would.
 
     Raises:
-        UserError: no MLflow database, an id that does not exist or is not deleted, a reference that
-            deleting would leave dangling, a destination that cannot be opened.
+        RefusedIdsError: an id that may not go.
+        UserError: no MLflow database, a reference that deleting would leave dangling, a destination that cannot be
+            opened, is not there, or not the right one.
     """
     try:
         store = open_store(destination)
@@ -99,7 +94,11 @@ def plan(engine: Engine, destination: str, filters: Filters, *, count: bool = Tr
     with engine.connect() as connection:
         selection.check_ids(connection)
         place = Destination(destination)
-        result = Plan(engine, store, place, found, selection, read_alive(connection, selection, place))
+        alive = read_alive(connection, selection, place)
+        owner = whose(engine, store)
+        result = Plan(engine, store, place, found, selection, alive, owner)
+        if not (owner.ours or filters.claim):
+            check_destination(connection, found, place, store)
         for kind in (RUN, MODEL, TRACE, EXPERIMENT):
             result.counts[kind.name] = selection.count(connection, kind)
             if not filters.include_undated:
@@ -109,6 +108,14 @@ def plan(engine: Engine, destination: str, filters: Filters, *, count: bool = Tr
         if count:
             _count(result, connection)
     return result
+
+
+def whose(engine: Engine, store: Store) -> Ownership:
+    """Return whose the destination is; "unmarked" where the store lets nobody look."""
+    try:
+        return ownership.read(engine, store)
+    except StoreError:
+        return Ownership("unmarked")
 
 
 def read_alive(connection: Connection, selection: Selection, destination: Destination) -> Alive:
@@ -311,17 +318,17 @@ def _selected_inside(result: Plan, connection: Connection, kind: Kind, experimen
 
 
 def _count_orphans(result: Plan, connection: Connection) -> None:
-    folders = objects = size = owned = 0
+    folders = objects = size = 0
     try:
         for unowned, found in orphans.find(connection, result.selection, result.store, result.alive):
-            result.left, result.examples, owned = unowned.left, unowned.examples, unowned.owned
+            result.left, result.examples = unowned.left, unowned.examples
             folders += len(found)
             objects += sum(item.objects for item in found)
             size += sum(item.bytes for item in found)
     except StoreError as error:
         result.notes.append(f"orphaned artifacts cannot be looked for: {error}")
-    if folders and not owned and not result.filters.foreign_orphans:
-        result.notes.append(orphans.FOREIGN.format(count=folders))
+    if folders and not (result.owner.ours or result.filters.claim):
+        result.notes.append(orphans.not_ours(result.owner, folders))
         return
     result.orphan_folders = folders
     result.objects += objects

@@ -6,12 +6,20 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cleanup.planning import SHOWN, Skipped
-
 if TYPE_CHECKING:
     from cleanup.objects import Removal
 
 UNDELETABLE = "its artifacts cannot be deleted"
+SHOWN = 1000  # how many things that stay are named; all are counted
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something that was selected and stays: `kind`, `id`, `reason`."""
+
+    kind: str
+    id: str
+    reason: str
 
 
 class Progress(Protocol):

@@ -50,6 +50,24 @@ def next_time(cron: str, now: datetime) -> datetime:
         raise UserError(f"the schedule '{cron}' never comes", hint) from None
 
 
+def with_grace(flags: list[str]) -> list[str]:
+    """Return a cleanup's flags, so that orphans get as old as what users deleted before they go.
+
+    Whoever puts a deleted run back from a backup of last week finds its artifacts, too.
+
+    Raises:
+        UserError: they are no flags of a cleanup.
+    """
+    from cleanup.__main__ import filters_of
+    from cleanup.filters import parse_age
+
+    given = filters_of(arguments.read(flags, Cleanup))
+    asked = any(flag.partition("=")[0] == "--orphan-grace" for flag in flags)
+    if asked or not given.older_than or parse_age(given.older_than) <= parse_age(given.orphan_grace):
+        return flags
+    return [*flags, f"--orphan-grace={given.older_than}"]
+
+
 class Service:
     """Waits and runs until it is told to stop."""
 
@@ -104,11 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("flags", nargs="*", metavar="FLAG", help="after --: flags of python -m cleanup")
     given = parser.parse_args(argv)
     with user_errors():
-        from cleanup.__main__ import filters_of
-
-        filters_of(arguments.read(given.flags, Cleanup))  # complain now, not at half past three
+        words = with_grace(given.flags)  # what is wrong is complained of now, not at half past three
         next_time(given.cron, datetime.now())
-        service = Service(given.cron, given.flags)
+        service = Service(given.cron, words)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, service.stop)
         service.run()

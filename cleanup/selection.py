@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Table, and_, exists, false, func, or_, select, true
 
+from artifacts.base import batches
 from cleanup.filters import Filters, parse_age
+from cleanup.report import Skipped
 from console import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from sqlalchemy import Connection
 
     from cleanup.schema import Schema
 
+SHOWN_IDS = 20
 DELETED = "deleted"  # mlflow.entities.lifecycle_stage.LifecycleStage
 TRACE_LOCATION_TAGS = ("mlflow.artifactLocation", "mlflow.trace.archiveLocation")
 
@@ -38,6 +41,22 @@ MODEL = Kind("logged_model", "logged_models", "model_id", "artifact_location", "
 TRACE = Kind("trace", "trace_info", "request_id", None, "timestamp_ms")
 EXPERIMENT = Kind("experiment", "experiments", "experiment_id", "artifact_location", "last_update_time")
 BY_NAME = {"runs": RUN, "models": MODEL, "traces": TRACE, "experiments": EXPERIMENT}
+
+
+class RefusedIdsError(UserError):
+    """Ids that were asked for and may not go. `refused` names each with its reason."""
+
+    def __init__(self, refused: list[Skipped]) -> None:
+        first, count = refused[0], len(refused)
+        super().__init__(
+            f"{first.kind} {first.id} cannot be cleaned up: {first.reason}"
+            if count == 1
+            else f"{count} of the ids that were given cannot be cleaned up",
+            *(f"{item.kind} {item.id}: {item.reason}" for item in refused[:SHOWN_IDS] if count > 1),
+            *((f"and {count - SHOWN_IDS} more; --json names all",) if count > SHOWN_IDS else ()),
+            "all ids are checked first: nothing was deleted",
+        )
+        self.refused = refused
 
 
 class Selection:
@@ -63,7 +82,7 @@ class Selection:
         return or_(old, column.is_(None)) if undated else old
 
     def _experiments(self) -> list[int]:
-        return [int(item) for item in self.filters.experiment_ids]
+        return [int(item) for item in self.filters.experiment_ids or ()]
 
     def condition(self, kind: Kind, *, undated: bool | None = None) -> ColumnElement[bool]:
         """Return which rows of the kind's table are selected.
@@ -185,34 +204,38 @@ class Selection:
                 yield item, f"{location.rstrip('/')}/traces/{item}/artifacts"
 
     def check_ids(self, connection: Connection) -> None:
-        """Check every id that was given before anything is deleted.
+        """Check every id that was given before anything is deleted: they are all taken, or none.
 
         Raises:
-            UserError: an id that does not exist, or names something that nobody deleted.
+            RefusedIdsError: an id that does not exist, or names something that nobody deleted, or not long enough ago.
         """
-        named: tuple[tuple[Kind, tuple[Any, ...], str], ...] = (
-            (RUN, self.filters.run_ids, "--run-ids"),
-            (EXPERIMENT, tuple(self._experiments()), "--experiment-ids"),
-        )
-        for kind, ids, flag in named:
-            table = self.schema.tables[kind.table]
-            stages: dict[Any, str] = {}
-            for start in range(0, len(ids), 1000):
-                query = select(table.c[kind.key], table.c.lifecycle_stage).where(
-                    table.c[kind.key].in_(ids[start : start + 1000])
-                )
-                stages.update((row[0], row[1]) for row in connection.execute(query))
-            unknown = [str(item) for item in ids if item not in stages]
-            if unknown:
-                raise UserError(
-                    f"no {kind.name} with the id {', '.join(unknown[:5])}",
-                    f"all ids in {flag} are checked first: nothing was deleted",
-                )
-            live = [str(item) for item in ids if stages[item] != DELETED]
-            if live and (kind is RUN or "experiments" in self.filters.kinds):
-                what = "runs" if kind is RUN else "experiments"
-                raise UserError(
-                    f"{kind.name} {', '.join(live[:5])} is not deleted; cleanup takes what users deleted",
-                    f"delete it first: mlflow {what} delete --{kind.name}-id {live[0]}",
-                    "all ids are checked first; nothing was deleted",
-                )
+        refused: list[Skipped] = []
+        if self.filters.run_ids:
+            refused += self._refused(connection, RUN, self.filters.run_ids)
+        if self.filters.experiment_ids:
+            refused += self._refused(connection, EXPERIMENT, self._experiments())
+        if refused:
+            raise RefusedIdsError(refused)
+
+    def _refused(self, connection: Connection, kind: Kind, ids: Collection[Any]) -> Iterator[Skipped]:
+        table = self.schema.tables[kind.table]
+        dated = table.c[kind.deleted_at].is_not(None) if kind.deleted_at in table.c else false()
+        columns = (table.c[kind.key], table.c.lifecycle_stage, dated, self.condition(kind).is_(true()))
+        known: dict[Any, Any] = {}
+        for some in batches(ids, 1000):
+            found = connection.execute(select(*columns).where(table.c[kind.key].in_(some)))
+            known.update((row[0], row) for row in found)
+        for item in ids:
+            if item not in known:
+                why = f"there is no {kind.name} with this id"
+            elif kind is EXPERIMENT and "experiments" not in self.filters.kinds:
+                continue  # they only say where
+            elif known[item][1] != DELETED:
+                why = f"it is not deleted: mlflow {kind.table} delete --{kind.name}-id {item}"
+            elif known[item][3]:
+                continue
+            elif known[item][2]:
+                why = f"it was deleted less than {self.filters.older_than or '0m'} ago"
+            else:
+                why = "it has no deletion time: --include-undated takes it all the same"
+            yield Skipped(kind.name, str(item), why)

@@ -86,7 +86,7 @@ def test_help_shows_each_flag_with_its_default(name: str, capsys: pytest.Capture
 @pytest.mark.parametrize(
     "words",
     [
-        ["--foreign-orphans"],
+        ["--claim"],
         ["--ignore-reference=notes.run_uuid", "--ignore-reference=other.id"],
         ["--orphan-grace=12h"],
     ],

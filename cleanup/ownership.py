@@ -1,0 +1,159 @@
+"""Whose an artifact destination is: its mark names the one database that may take what it does not know for orphans.
+
+Two servers may share a bucket, a database may be a copy of the one that writes there: to either all of the other's
+artifacts look like orphans. So the mark, a small JSON object, names a database by an id that is kept in it, and by
+where it was when it was marked, which a copy does not share.
+
+The id is the one row of a table of ours. Its name begins as those of Alembic's own do, and so every MLflow leaves it
+out when it looks whether a database is empty or whole (mlflow.store.db.utils).
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+from sqlalchemy import Column, MetaData, String, Table, delete, insert, inspect, select
+from sqlalchemy.exc import DBAPIError
+
+from console import UserError
+from database.connection import sqlite_path
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+    from artifacts import Store
+
+FOLDER = ".mlflow-stacks/"
+MARK = f"{FOLDER}owner.json"
+TABLE = "alembic_version_mlflow_stacks"
+KEPT = Table(TABLE, MetaData(), Column("version_num", String(36), nullable=False))
+State = Literal["ours", "unmarked", "moved", "others"]
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """Whose a destination is.
+
+    `state` is "ours", "unmarked", "moved" (the mark has this database's id and was made elsewhere: this is a copy, or
+    it was moved or put back) or "others". `database` names the marked one for people; `since` is when it was marked.
+    """
+
+    state: State
+    database: str = ""
+    since: str = ""
+
+    @property
+    def ours(self) -> bool:
+        """Whether what nothing in this database owns belongs to nobody."""
+        return self.state == "ours"
+
+    def __str__(self) -> str:
+        """Say why not, for the end of a sentence."""
+        named = f"{self.database}, since {self.since}"
+        return {
+            "ours": "it is marked as this database's alone",
+            "unmarked": "no mark says that it is this database's alone",
+            "moved": f"it is marked as that of the database at {named}, of which this is a copy, unless it was moved",
+            "others": f"it is marked as that of another database ({named})",
+        }[self.state]
+
+
+def read(engine: Engine, store: Store) -> Ownership:
+    """Tell whose the destination is; changes nothing.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    mark = _read_mark(store)
+    if mark is None:
+        return Ownership("unmarked")
+    with engine.connect() as connection:
+        own, here = _identity(connection), home(connection)
+    named, since = str(mark.get("named", "unknown")), str(mark.get("since", "an unknown time"))
+    if own is None or mark.get("database") != own:
+        return Ownership("others", named, since)
+    return Ownership("ours" if mark.get("home") == here else "moved", named, since)
+
+
+def claim(engine: Engine, store: Store) -> Ownership:
+    """Mark the destination as this database's alone, in place of any other mark.
+
+    A database that is a copy of the marked one gets an id of its own, so that the other knows that it was put out.
+
+    Raises:
+        StoreError: the store cannot be written.
+        UserError: this database role may not keep an id.
+    """
+    renew = read(engine, store).state == "moved"
+    try:
+        with engine.connect() as connection:
+            if engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            KEPT.create(connection, checkfirst=True)
+            own = _identity(connection)
+            if own is None or renew:
+                connection.execute(delete(KEPT))
+                own = str(uuid.uuid4())
+                connection.execute(insert(KEPT).values(version_num=own))
+            here = home(connection)
+            connection.commit()
+    except DBAPIError as error:
+        raise UserError(
+            f"this database cannot keep the id that a mark needs: {str(error.orig).strip().splitlines()[0]}",
+            f"the role needs the right to make the table {TABLE}",
+        ) from None
+    mark = {
+        "database": own,
+        "home": here,
+        "named": engine.url.set(username=None, password=None, query={}).render_as_string(),
+        "since": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S UTC}",
+        "about": "artifacts that this MLflow database does not know are orphans; written by mlflow-stacks",
+    }
+    with TemporaryDirectory() as name:
+        file = Path(name) / "owner.json"
+        file.write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
+        store.put(file, MARK, None)
+    return read(engine, store)
+
+
+def home(connection: Connection) -> dict[str, Any]:
+    """Return what tells where a database is from where a copy of it may be.
+
+    PostgreSQL: the numbers of the cluster (one that was promoted has another timeline) and of the database, and the
+    schema. SQLite: the file's path and number.
+    """
+    path = sqlite_path(connection.engine.url)
+    if path is not None:
+        real = path.resolve()
+        return {"file": str(real), "inode": real.stat().st_ino}
+    query = (
+        "SELECT (SELECT system_identifier::text FROM pg_control_system()),"
+        " (SELECT timeline_id FROM pg_control_checkpoint()),"
+        " (SELECT oid::bigint FROM pg_database WHERE datname = current_database()), current_schema()"
+    )
+    system, timeline, database, schema = connection.exec_driver_sql(query).one()
+    return {"system": system, "timeline": timeline, "database": database, "schema": schema}
+
+
+def _identity(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(TABLE):
+        return None
+    return connection.execute(select(KEPT.c.version_num)).scalar()
+
+
+def _read_mark(store: Store) -> dict[str, Any] | None:
+    with TemporaryDirectory() as name:
+        file = Path(name) / "owner.json"
+        if store.fetch(MARK, file) is None:
+            return None
+        try:
+            mark = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            mark = None
+        return mark if isinstance(mark, dict) else {}  # unreadable: somebody's
