@@ -169,6 +169,12 @@ ARTIFACTS_DESTINATION = Flag(
     "where that database's artifacts are",
     server_variable="MLFLOW_ARTIFACTS_DESTINATION",
 )
+REGISTRY_STORE_URI = Flag(
+    "registry-store-uri",
+    values.text("URI", "the URI of a database", "sqlite:////PATH/registry.db"),
+    "the database of the registered models, where it is another one: what they need stays",
+    server_variable="MLFLOW_REGISTRY_STORE_URI",
+)
 WAIT = Flag(
     "wait",
     values.SECONDS,

@@ -205,6 +205,7 @@ class Cleanup(Request):
     stack: str = flag(flags.STACK)
     backend_store_uri: str = flag(flags.BACKEND_STORE_URI)
     artifacts_destination: str = flag(flags.ARTIFACTS_DESTINATION)
+    registry_store_uri: str = flag(flags.REGISTRY_STORE_URI)
     older_than: str = flag(flags.OLDER_THAN)
     only: tuple[str, ...] = flag(flags.ONLY)
     run_ids: tuple[str, ...] = flag(flags.RUN_IDS)

@@ -75,10 +75,11 @@ def run(request: Cleanup) -> int:
 
     engine = connect(uri)
     _check_schema(engine)
+    registry = connect(request.registry_store_uri) if request.registry_store_uri else None
     # with --yes nobody looks, and counting reads as much as deleting does
     counted = request.dry_run or not request.yes
     try:
-        plan = make_plan(engine, destination, filters, count=counted)
+        plan = make_plan(engine, destination, filters, registry=registry, count=counted)
     except RefusedIdsError as error:
         if request.json:
             emit_json(answer.of_refused(filters, error.refused))

@@ -83,7 +83,8 @@ class Execution:
         started = time.monotonic()
         drop_leftovers(self._engine)
         with self._engine.connect() as connection:  # the plan may have waited for its answer
-            self._plan.alive = read_alive(connection, self._plan.selection, self._plan.destination)
+            plan = self._plan
+            plan.alive = read_alive(connection, plan.selection, plan.destination, plan.registry)
             self._deferred = not self._sqlite and self._has_deferred(connection)
         try:
             self._retrying(self._check_rights)

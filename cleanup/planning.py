@@ -46,6 +46,7 @@ class Plan:
     selection: Selection
     alive: Alive
     owner: Ownership
+    registry: Engine | None = None
     counted: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
@@ -70,13 +71,21 @@ class Plan:
         return not (any(self.counts.values()) or any(self.orphan_rows.values()) or self.orphan_folders)
 
 
-def plan(engine: Engine, destination: str, filters: Filters, *, count: bool = True) -> Plan:
+def plan(
+    engine: Engine,
+    destination: str,
+    filters: Filters,
+    *,
+    registry: Engine | None = None,
+    count: bool = True,
+) -> Plan:
     """Find out what a cleanup would delete. Reads only, and never migrates.
 
     Args:
         engine: the backend store, from `database.connection.connect`.
         destination: the artifact destination.
         filters: what to delete.
+        registry: the database of the registered models, where it is another one.
         count: also count rows by table, objects and bytes, which reads about as much as deleting them would.
 
     Raises:
@@ -94,9 +103,9 @@ def plan(engine: Engine, destination: str, filters: Filters, *, count: bool = Tr
     with engine.connect() as connection:
         selection.check_ids(connection)
         place = Destination(destination)
-        alive = read_alive(connection, selection, place)
+        alive = read_alive(connection, selection, place, registry)
         owner = whose(engine, store)
-        result = Plan(engine, store, place, found, selection, alive, owner)
+        result = Plan(engine, store, place, found, selection, alive, owner, registry)
         if not (owner.ours or filters.claim):
             check_destination(connection, found, place, store)
         for kind in (RUN, MODEL, TRACE, EXPERIMENT):
@@ -118,11 +127,20 @@ def whose(engine: Engine, store: Store) -> Ownership:
         return Ownership("unmarked")
 
 
-def read_alive(connection: Connection, selection: Selection, destination: Destination) -> Alive:
-    """Return the places that must stay."""
+def read_alive(
+    connection: Connection, selection: Selection, destination: Destination, registry: Engine | None
+) -> Alive:
+    """Return the places that must stay.
+
+    Raises:
+        UserError: the registry's database holds no MLflow tables.
+    """
     found = Alive.read(connection, selection, destination)
     if not selection.filters.force_registered:
         found.read_versions(connection, selection.schema, destination)
+        if registry is not None:
+            with registry.connect() as other:
+                found.read_versions(other, schema.read_connection(other), destination)
     return found
 
 

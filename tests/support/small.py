@@ -110,14 +110,17 @@ class Small:
             if path.is_file()
         }
 
-    def clean(self, **filters: Any) -> Report:
+    def clean(self, registry: str = "", **filters: Any) -> Report:
         """Plan, count, and do it, as one who answered yes."""
         engine = connect(self.uri)
+        other = connect(registry) if registry else None
         try:
-            planned = plan(engine, str(self.root), Filters(**{**ALL, **filters}))
+            planned = plan(engine, str(self.root), Filters(**{**ALL, **filters}), registry=other)
             return execute(planned)
         finally:
             engine.dispose()
+            if other:
+                other.dispose()
 
 
 def reasons(report: Report) -> dict[str, str]:
