@@ -199,8 +199,8 @@ OLDER_THAN = Flag("older-than", values.AGE, "only what was deleted this long ago
 ONLY = Flag(
     "only",
     values.WORDS,
-    "some of runs,experiments,models,traces,orphans; without it all but traces",
-    choices=("runs", "experiments", "models", "traces", "orphans"),
+    "some of runs,experiments,models,traces,jobs,orphans; without it all but traces and jobs",
+    choices=("runs", "experiments", "models", "traces", "jobs", "orphans"),
 )
 RUN_IDS = Flag("run-ids", values.IDS, "exactly these runs, with commas between")
 EXPERIMENT_IDS = Flag("experiment-ids", values.NUMBERS, "exactly these experiments, with commas between")

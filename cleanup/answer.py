@@ -17,6 +17,7 @@ KINDS = {
     "experiments": "experiment",
     "logged_models": "logged_model",
     "traces": "trace",
+    "jobs": "job",
     "orphan_rows": "orphan_rows",
     "orphan_artifacts": "orphan_artifacts",
 }

@@ -19,6 +19,7 @@ NAMES = {
     "experiment": "experiments",
     "logged_model": "logged models",
     "trace": "traces",
+    "job": "jobs",
     "orphan_rows": "orphaned rows",
     "orphan_artifacts": "orphaned artifact folders",
 }

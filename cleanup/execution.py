@@ -33,7 +33,7 @@ from cleanup.planning import (
 )
 from cleanup.report import Progress, Report
 from cleanup.schema import Statement, parameters
-from cleanup.selection import EXPERIMENT, MODEL, RUN, TRACE, Kind
+from cleanup.selection import ALONE, EXPERIMENT, MODEL, TRACE, Kind
 from console import UserError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Execution:
             if self._plan.filters.claim and not self._plan.owner.ours:
                 ownership.claim(self._engine, self._plan.store)
             with temporary_indexes(self._engine, self._missing_indexes()):
-                for kind in (RUN, MODEL, TRACE):
+                for kind in ALONE:
                     if self._plan.selection.table(kind) is not None:
                         self._all(kind)
                 self._experiments()
@@ -106,7 +106,7 @@ class Execution:
         self._report.seconds = round(time.monotonic() - started, 3)
         with self._engine.connect() as connection:
             self._report.left = sum(
-                self._plan.selection.count(connection, kind) for kind in (RUN, MODEL, TRACE, EXPERIMENT)
+                self._plan.selection.count(connection, kind) for kind in (*ALONE, EXPERIMENT)
             )
         return self._report
 
@@ -124,7 +124,7 @@ class Execution:
                 return
             statements = [
                 statement
-                for kind in (RUN, MODEL, TRACE, EXPERIMENT)
+                for kind in (*ALONE, EXPERIMENT)
                 if counts[kind.name]
                 for statement in schema.closure(kind.table, kind.key)
             ]
@@ -375,7 +375,7 @@ class Execution:
 
     def _missing_indexes(self) -> list[tuple[str, str]]:
         plan = self._plan
-        expected = {kind.table: plan.counts[kind.name] for kind in (RUN, MODEL, TRACE, EXPERIMENT)}
+        expected = {kind.table: plan.counts[kind.name] for kind in (*ALONE, EXPERIMENT)}
         experiments = plan.selection.condition(EXPERIMENT)
         with self._engine.connect() as connection:
             for kind in (MODEL, TRACE):  # those that go with their experiment

@@ -31,7 +31,8 @@ class Filters:
     """Which of the deleted things go, and what else is allowed.
 
     Args:
-        only: kinds out of `KINDS`. None: what the ids name, or without ids all but ``traces``.
+        only: kinds out of `KINDS`. None: what the ids name, or without ids all but
+            ``traces`` and ``jobs``.
         older_than: least age of the deletion (of the trace itself for ``traces``), as in `parse_age`.
         run_ids: exactly these runs, at least one. None: no matter which.
         experiment_ids: exactly these experiments, with all that is in them; as `run_ids`.
@@ -72,10 +73,11 @@ class Filters:
                 "--run-ids names runs, so --only cannot ask for other kinds",
                 f"leave one of the two out; asked for: {', '.join(sorted(self.kinds))}",
             )
-        if self.experiment_ids and "orphans" in self.kinds:
-            raise UsageError(
-                "orphans belong to no experiment", "leave out --experiment-ids, or orphans in --only"
-            )
+        for kind in sorted({"orphans", "jobs"} & self.kinds):
+            if self.experiment_ids:
+                raise UsageError(
+                    f"{kind} belong to no experiment", f"leave out --experiment-ids, or {kind} in --only"
+                )
         for ids, flag in ((self.run_ids, "--run-ids"), (self.experiment_ids, "--experiment-ids")):
             if ids is not None and not ids:
                 raise UsageError(

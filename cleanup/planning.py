@@ -18,7 +18,7 @@ from cleanup.objects import Folders, objects_in
 from cleanup.ownership import Ownership
 from cleanup.report import SHOWN, Skipped
 from cleanup.schema import parameters
-from cleanup.selection import DELETED, EXPERIMENT, MODEL, RUN, TRACE, Kind, Selection
+from cleanup.selection import ALONE, DELETED, EXPERIMENT, MODEL, RUN, TRACE, Kind, Selection
 from console import UserError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def plan(
         result = Plan(engine, store, place, found, selection, alive, owner, registry)
         if not (owner.ours or filters.claim):
             check_destination(connection, found, place, store)
-        for kind in (RUN, MODEL, TRACE, EXPERIMENT):
+        for kind in (*ALONE, EXPERIMENT):
             result.counts[kind.name] = selection.count(connection, kind)
             if not filters.include_undated:
                 more = selection.count(connection, kind, undated=True) - result.counts[kind.name]
@@ -200,7 +200,7 @@ def _skip(result: Plan, kind: Kind, entity: object, reason: str) -> None:
 
 
 def _count(result: Plan, connection: Connection) -> None:
-    for kind in (RUN, MODEL, TRACE):
+    for kind in ALONE:
         if result.selection.table(kind) is not None:
             _count_kind(result, connection, kind)
     _count_experiments(result, connection)

@@ -40,7 +40,12 @@ RUN = Kind("run", "runs", "run_uuid", "artifact_uri", "deleted_time")
 MODEL = Kind("logged_model", "logged_models", "model_id", "artifact_location", "last_updated_timestamp_ms")
 TRACE = Kind("trace", "trace_info", "request_id", None, "timestamp_ms")
 EXPERIMENT = Kind("experiment", "experiments", "experiment_id", "artifact_location", "last_update_time")
-BY_NAME = {"runs": RUN, "models": MODEL, "traces": TRACE, "experiments": EXPERIMENT}
+# no user deletes a job: it ends (mlflow.entities._job_status), and ages from its beginning as for ``mlflow gc --jobs``
+JOB = Kind("job", "jobs", "id", None, "creation_time")
+ENDED = (2, 3, 4, 5)  # succeeded, failed, timed out, cancelled
+BY_NAME = {"runs": RUN, "models": MODEL, "traces": TRACE, "experiments": EXPERIMENT, "jobs": JOB}
+#: what is deleted by itself, in this order; experiments come last, with what is in them
+ALONE = (RUN, MODEL, TRACE, JOB)
 
 
 class RefusedIdsError(UserError):
@@ -99,6 +104,9 @@ class Selection:
             if self.filters.experiment_ids:
                 scope = and_(scope, table.c.experiment_id.in_(self._experiments()))
             return and_(scope, self._old_enough(kind, undated=undated))
+        if kind is JOB:
+            scope = table.c.status.in_(ENDED) if "jobs" in kinds else false()
+            return and_(scope, self._old_enough(kind, undated=undated))
         if kind is RUN:
             scope = self._run_scope(table, undated=undated)
         elif kind is MODEL:
@@ -110,6 +118,10 @@ class Selection:
             if self.filters.experiment_ids:
                 scope = and_(scope, table.c.experiment_id.in_(self._experiments()))
         return and_(scope, table.c.lifecycle_stage == DELETED, self._old_enough(kind, undated=undated))
+
+    def _asked(self, kind: Kind) -> bool:
+        """Whether any row of the kind can be selected: asking a database that is far away costs time."""
+        return kind in {RUN, EXPERIMENT} or any(BY_NAME.get(name) is kind for name in self.filters.kinds)
 
     def others(self, kind: Kind) -> ColumnElement[bool]:
         """Return which rows of the kind's table are not selected, those without a deletion time among them."""
@@ -140,7 +152,7 @@ class Selection:
     def count(self, connection: Connection, kind: Kind, *, undated: bool | None = None) -> int:
         """Return how many rows of the kind are selected."""
         table = self.table(kind)
-        if table is None:
+        if table is None or not self._asked(kind):
             return 0
         query = select(func.count()).select_from(table).where(self.condition(kind, undated=undated))
         return int(connection.execute(query).scalar_one())
@@ -151,10 +163,11 @@ class Selection:
         A page is read at a time and no cursor stays open, so memory is flat and no snapshot is held.
         """
         table = self.table(kind)
-        if table is None:
+        if table is None or not self._asked(kind):
             return
-        key, experiment = table.c[kind.key], table.c.experiment_id
-        order = (key,) if kind is EXPERIMENT else (experiment, key)
+        key = table.c[kind.key]
+        experiment = table.c.get("experiment_id", key)
+        order = (key,) if kind in {EXPERIMENT, JOB} else (experiment, key)
         after: ColumnElement[bool] = true()
         while True:
             query = select(*order).where(self.condition(kind), after).order_by(*order).limit(size)
@@ -173,6 +186,8 @@ class Selection:
     def locations(self, connection: Connection, kind: Kind, ids: list[Any]) -> dict[Any, list[str]]:
         """Return the artifact locations that the database holds for each id."""
         found: dict[Any, list[str]] = {item: [] for item in ids}
+        if kind is JOB:
+            return found
         if kind.location is None:
             if "trace_tags" not in self.schema.tables:  # neither are there traces then
                 return found

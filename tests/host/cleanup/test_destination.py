@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.host.cleanup.conftest import World
+    from tests.support.cleaned import World
 
 
 @pytest.fixture
