@@ -11,7 +11,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, literal, select, true
+from sqlalchemy import String, cast, func, literal, select, true, union_all
 
 from cleanup.locations import ENTITY, Destination
 from cleanup.selection import MODEL, RUN, TRACE_LOCATION_TAGS
@@ -19,7 +19,7 @@ from cleanup.selection import MODEL, RUN, TRACE_LOCATION_TAGS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import ColumnElement, Connection, Table
+    from sqlalchemy import ColumnElement, Connection, Select, Table
 
     from cleanup.schema import Schema
     from cleanup.selection import Selection
@@ -105,25 +105,17 @@ class Alive:
             selection: what is laid out in no folder of its own counts unless it is selected itself.
             destination: the artifact destination.
         """
-        found, schema = cls(), selection.schema
-        workspaces = _workspaces(connection, schema)
-        for table, key, location, condition, stays in _columns(selection):
-            ending = key.concat(LAST)
-            own = location.like(literal("%/").concat(ending))
-            above = func.substr(location, 1, func.length(location) - func.length(ending) - 1)
-            shared = Place("", f"{table.name} have their artifacts there", holds=False)
-            for root in connection.execute(select(above).where(condition, own).distinct()).scalars():
-                found.add(destination.places(f"{root}/", workspaces), shared)
-            strange = select(key, location).where(condition, location != "", ~own, stays)
-            for entity, uri in connection.execute(strange.execution_options(yield_per=1000)):
-                why = Place(entity, f"the artifacts of {entity} are there")
-                found.add(destination.places(uri, workspaces), why)
-        shared = Place("", "an experiment has its artifacts there", holds=False)
-        for name, column in (("experiments", "artifact_location"), ("workspaces", "default_artifact_root")):
-            if schema.has(name, column):
-                location = schema.tables[name].c[column]
-                for uri in connection.execute(select(location).where(location != "").distinct()).scalars():
-                    found.add(destination.places(uri, workspaces), shared)
+        found = cls()
+        # in one statement: a database that is far away is asked once
+        named = connection.execute(union_all(*_named(selection))).all()
+        workspaces = [place for what, _, place in named if what == "workspace"]
+        for what, owner, place in named:
+            if what == "entity":
+                claimed = Place(owner, f"the artifacts of {owner} are there")
+                found.add(destination.places(place, workspaces), claimed)
+            elif what == "folder":
+                shared = Place("", f"{owner} have their artifacts there", holds=False)
+                found.add(destination.places(f"{place}/", workspaces), shared)
         found.seal()
         return found
 
@@ -136,13 +128,15 @@ class Alive:
         if "model_versions" not in schema.tables:
             return
         versions = schema.tables["model_versions"]
+        workspaces: list[str] = []
+        if "workspace" in versions.c:
+            workspaces = list(connection.execute(select(versions.c.workspace).distinct()).scalars())
         columns = [
             versions.c[name] for name in ("run_id", "source", "storage_location") if name in versions.c
         ]
         query = select(versions.c.name, versions.c.version, *columns).where(
             versions.c.current_stage.is_distinct_from("Deleted_Internal")
         )
-        workspaces = _workspaces(connection, schema)
         for name, version, run, *locations in connection.execute(query.execution_options(yield_per=1000)):
             why = f"registered model version {name}/{version} needs it"
             if run:
@@ -153,21 +147,41 @@ class Alive:
         self.seal()
 
 
-def _workspaces(connection: Connection, schema: Schema) -> list[str]:
-    if not schema.has("experiments", "workspace"):
-        return []
-    return list(connection.execute(select(schema.tables["experiments"].c.workspace).distinct()).scalars())
+def _named(selection: Selection) -> Iterator[Select[str, str, str]]:
+    """Yield queries for (what, whose, location): "folder", "entity" or "workspace"."""
+    schema = selection.schema
+    for table, key, location, condition in _columns(selection):
+        ending = key.concat(LAST)
+        own = location.like(literal("%/").concat(ending))
+        above = func.substr(location, 1, func.length(location) - func.length(ending) - 1)
+        yield select(_text("folder"), _text(table.name), above).where(condition[0], own).distinct()
+        yield select(_text("entity"), key, location).where(*condition, location != "", ~own)
+    for name, column, what in (
+        ("experiments", "artifact_location", "folder"),
+        ("workspaces", "default_artifact_root", "folder"),
+        ("experiments", "workspace", "workspace"),
+    ):
+        if schema.has(name, column):
+            value = schema.tables[name].c[column]
+            yield select(_text(what), _text(name), value).where(value != "").distinct()
+
+
+def _text(value: str) -> ColumnElement[str]:
+    return cast(literal(value), String)
 
 
 def _columns(
     selection: Selection,
-) -> Iterator[tuple[Table, ColumnElement[str], ColumnElement[str], ColumnElement[bool], ColumnElement[bool]]]:
-    """Yield (table, id, location, condition, not selected) of everything that names the place of its own artifacts."""
+) -> Iterator[tuple[Table, ColumnElement[str], ColumnElement[str], list[ColumnElement[bool]]]]:
+    """Yield (table, id, location, conditions) of everything that names the place of its own artifacts.
+
+    The first condition is which rows are meant, the others what counts of those that share no folder.
+    """
     schema = selection.schema
     for kind in (RUN, MODEL):
         if kind.location and schema.has(kind.table, kind.key, kind.location):
             table = schema.tables[kind.table]
-            yield table, table.c[kind.key], table.c[kind.location], true(), selection.others(kind)
+            yield table, table.c[kind.key], table.c[kind.location], [true(), selection.others(kind)]
     if schema.has("trace_tags", "request_id", "key", "value"):
         tags = schema.tables["trace_tags"]
-        yield tags, tags.c.request_id, tags.c.value, tags.c.key.in_(TRACE_LOCATION_TAGS), true()
+        yield tags, tags.c.request_id, tags.c.value, [tags.c.key.in_(TRACE_LOCATION_TAGS)]

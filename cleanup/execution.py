@@ -71,7 +71,6 @@ class Execution:
         self._guard = threading.Lock()
         self._stop = threading.Event()
         self._refused = 0  # batches in a row of which the store gave up nothing
-        self._deferred = False
         self._sqlite = plan.schema.dialect == "sqlite"
 
     def run(self) -> Report:
@@ -85,7 +84,6 @@ class Execution:
         with self._engine.connect() as connection:  # the plan may have waited for its answer
             plan = self._plan
             plan.alive = read_alive(connection, plan.selection, plan.destination, plan.registry)
-            self._deferred = not self._sqlite and self._has_deferred(connection)
         try:
             self._retrying(self._check_rights)
             if self._plan.filters.claim and not self._plan.owner.ours:
@@ -193,18 +191,13 @@ class Execution:
             query = query.with_for_update(of=table)
         return list(connection.execute(query).scalars())
 
-    def _has_deferred(self, connection: Connection) -> bool:
-        """Whether some constraint is only checked at the commit: too late, the objects are gone by then."""
-        query = "SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE condeferrable)"
-        return bool(connection.exec_driver_sql(query).scalar())
-
     def _both(
         self, connection: Connection, statements: list[Statement], owned: dict[Any, Folders]
     ) -> tuple[Counter[str], Removal]:
         """Delete the rows of some ids, then the artifacts, which keep the rows of what cannot be deleted."""
         savepoint = connection.begin_nested()
         rows = self._delete(connection, statements, list(owned))
-        if self._deferred:
+        if self._plan.schema.deferred:  # at the commit it is too late: the objects are gone by then
             connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
         folders = {name: kept for mine in owned.values() for name, kept in mine.items()}
         removal = remove(self._plan.store, folders)

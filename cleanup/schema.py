@@ -154,9 +154,11 @@ class Schema:
     those tables nothing is ever deleted.
     """
 
-    def __init__(self, metadata: MetaData, dialect: str) -> None:
+    def __init__(self, metadata: MetaData, dialect: str, *, deferred: bool = False) -> None:
         self.tables: dict[str, Table] = dict(metadata.tables)
         self.dialect = dialect
+        #: whether some constraint is only checked at the commit
+        self.deferred = deferred
         keys = list(self._keys())
         self.edges = (*(edge for edge in keys if _ours(edge.child)), *self._by_value())
         self.foreign = tuple(edge for edge in keys if not _ours(edge.child) and _ours(edge.parent))
@@ -355,41 +357,44 @@ def read_connection(connection: Connection) -> Schema:
         raise UserError(
             "this database holds no MLflow tables", "nothing was changed; check --backend-store-uri"
         )
-    elsewhere, partitions = _others(connection)
+    around = _around(connection)
     # what refers to one of MLflow's partitions, if any, refers to the table as well
+    partitions = {name for what, _, name, _ in around if what == "partition"}
     metadata.reflect(connection, only=sorted(names - partitions), resolve_fks=True)
-    for schema, name in elsewhere:
-        Table(name, metadata, schema=schema, autoload_with=connection)
-    return Schema(metadata, connection.dialect.name)
-
-
-def _others(connection: Connection) -> tuple[list[tuple[str, str]], set[str]]:
-    """Return (schema, table) of what refers to this schema's tables from another, and this schema's partitions.
-
-    Raises:
-        UserError: such a table may not be read, so that nobody knows what refers to what.
-    """
-    if connection.dialect.name == "sqlite":
-        return [], set()
-    partitions = text(
-        "SELECT relname FROM pg_class WHERE relispartition"
-        " AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())"
-    )
-    referring = text(
-        "SELECT DISTINCT n.nspname, c.relname,"
-        " has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')"
-        " FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace m ON m.oid = p.relnamespace"
-        " WHERE k.contype = 'f' AND NOT c.relispartition"
-        " AND m.nspname = current_schema() AND n.nspname <> current_schema() ORDER BY 1, 2"
-    )
-    found = []
-    for schema, name, readable in connection.execute(referring):
+    for what, schema, name, readable in around:
+        if what != "elsewhere":
+            continue
         if not readable:
             raise UserError(
                 f"{schema}.{name} refers to MLflow's tables, and this database role may not read it",
                 f'let it: GRANT USAGE ON SCHEMA "{schema}" TO ...; GRANT SELECT ON "{schema}"."{name}" TO ...',
                 "nothing was planned or deleted",
             )
-        found.append((schema, name))
-    return found, set(connection.execute(partitions).scalars())
+        Table(name, metadata, schema=schema, autoload_with=connection)
+    deferred = any(what == "deferred" for what, *_ in around)
+    return Schema(metadata, connection.dialect.name, deferred=deferred)
+
+
+def _around(connection: Connection) -> list[tuple[str, str, str, bool]]:
+    """Return (what, schema, table, readable) of what reflection does not tell of a PostgreSQL database.
+
+    "partition": a table of this schema is one; "elsewhere": one of another schema refers to a table of this one;
+    "deferred": one of this schema has a constraint, or what refers to it one, that is checked at the commit.
+    """
+    if connection.dialect.name == "sqlite":
+        return []
+    here = "(SELECT oid FROM pg_namespace WHERE nspname = current_schema())"
+    query = f"""
+        SELECT 'partition', '', relname, true FROM pg_class WHERE relispartition AND relnamespace = {here}
+        UNION ALL
+        SELECT DISTINCT 'elsewhere', n.nspname, c.relname,
+               has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+        FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+             JOIN pg_class p ON p.oid = k.confrelid
+        WHERE k.contype = 'f' AND NOT c.relispartition AND p.relnamespace = {here} AND n.oid <> {here}
+        UNION ALL
+        SELECT 'deferred', '', conname, true FROM pg_constraint WHERE condeferrable
+    """  # noqa: S608 (nothing of it comes from outside)
+    return [
+        (what, schema, name, readable) for what, schema, name, readable in connection.execute(text(query))
+    ]
