@@ -38,26 +38,25 @@ def unchanged(world: World, keys: set[str], runs: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flags", "code", "message"),
     [
-        (["--older-than=30"], "cannot read the age '30'"),
-        (["--older-than=1.5d"], "cannot read the age '1.5d'"),
-        (["--only=runs,dragons"], "nothing of the kind 'dragons'"),
-        (["--only=traces"], "say how old"),
-        (["--run-ids=" + "0" * 32], "there is no run with this id"),
-        (["--experiment-ids=99999"], "there is no experiment with this id"),
-        (["--experiment-ids=two"], "is a number, not 'two'"),
-        (["--run-ids=" + "0" * 32, "--only=models"], "--run-ids names runs"),
-        (["--artifacts-destination=mlflow-artifacts:/"], "is a tracking server, not a store"),
-        (["--backend-store-uri=file:///tmp/x"], "not a database URI"),
-        (["--backend-store-uri=sqlite:////nowhere/x.db"], "no SQLite database"),
+        (["--older-than=1.5d"], 2, "not '1.5d'"),
+        (["--only=runs,dragons"], 2, "not 'dragons'"),
+        (["--only=traces"], 2, "say how old"),
+        (["--experiment-ids=two"], 2, "not 'two'"),
+        (["--run-ids=" + "0" * 32, "--only=models"], 2, "--run-ids names runs"),
+        (["--run-ids=" + "0" * 32], 1, "there is no run with this id"),
+        (["--experiment-ids=99999"], 1, "there is no experiment with this id"),
+        (["--artifacts-destination=mlflow-artifacts:/"], 1, "is a tracking server, not a store"),
+        (["--backend-store-uri=file:///tmp/x"], 1, "not a database URI"),
+        (["--backend-store-uri=sqlite:////nowhere/x.db"], 1, "no SQLite database"),
     ],
 )
 def test_bad_input_gets_a_message_and_changes_nothing(
-    local_world: World, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    local_world: World, flags: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keys, runs = local_world.objects(), local_world.runs()
-    local_world.cleanup("--yes", *flags, code=1)
+    local_world.cleanup("--yes", *flags, code=code)
     error = capsys.readouterr().err
     assert "error: " in error
     assert message in error
