@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from backups.places import Place
+    from backups.contract import Place
 
 DEFAULT_KEEP = 7
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from artifacts import Store
     from artifacts.base import Fetched
-    from backups.places import Keeper
+    from backups.contract import Keeper
     from backups.sets import BackupSet, Entry
 
 # What a file system says to a name that it cannot have (too long, not its encoding), or not beside another one:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from artifacts import StoreError, UnreadableError, open_store
 from backups.destination import roots, store_errors, threads
-from backups.sets import Entry, entries, in_parallel
+from backups.parallel import in_parallel
+from backups.sets import Entry, entries
 from console import note, progress, size
 from files import sha256
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from artifacts import Store, StoredObject
-    from backups.places import Keeper, Place
+    from backups.contract import Keeper, Place
     from backups.sets import BackupSet
     from console import Progress
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from artifacts import open_store
 from artifacts.local import LocalStore
 from backups.destination import store_errors, threads
-from backups.sets import entries, in_parallel
+from backups.parallel import in_parallel
+from backups.sets import entries
 from console import UserError, note, progress, size
 from database.connection import redact
 from files import require_room

@@ -27,7 +27,7 @@ from files import sha256
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from backups.places import Place
+    from backups.contract import Place
     from backups.sets import BackupSet
     from database.revision import Schema
 

@@ -12,20 +12,19 @@ import re
 import shutil
 import stat
 import tempfile
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from artifacts.base import is_path
+from backups.parallel import in_parallel
 from console import UserError, note, progress, size
 from files import disk_errors, sha256, sync, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
 
 FORMAT = 2  # the newest that is read; what is written, `signed` says
@@ -35,8 +34,6 @@ MANIFEST = "manifest.json"
 PARTIAL = ".partial"
 LATEST = "latest"
 _UNTOUCHED = ("nothing was changed; use another backup: invoke backups",)
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -236,22 +233,6 @@ def newest(folder: Path) -> Path:
     if not found:
         raise UserError(f"there is no backup in {folder}", *rest, "take one: invoke backup")
     return found[-1].path
-
-
-def in_parallel(threads: int, work: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
-    """Yield answers in order, with a bounded number of items in work at a time."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Any] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= 16 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 @contextmanager

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from stacks.definition.deployment import Deployment
     from stacks.engines import Engine
 
-DEFAULT_TIMEOUT = 180.0
-
 
 def up(deployment: Deployment, *, engine: str, timeout: float) -> dict[str, Any]:
     """Bring a stack up and wait until every service is ready.

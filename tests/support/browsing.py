@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAME = "mlflow.test"  # resolves to loopback inside the browser alone
-LOCAL = {"data", "blob"}  # no request
 PATIENCE = 30_000  # milliseconds
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
