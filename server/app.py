@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from console import UserError
 from process.loading import loading
 from process.tether import die_with_parent
-from server import room, upstream
+from server import durable, room, upstream
 from server.asgi import BoundedExit, Readiness, ServerTransfers
 from server.environment import PRESIGNED, START_LOCK, WAIT_FOR_SCHEMA, truth
 from server.full import tell_when_full
@@ -55,6 +55,7 @@ def _create() -> App:
     backend = os.environ[upstream.BACKEND_STORE]
     if truth(os.environ.get(WAIT_FOR_SCHEMA, "")):
         wait_for_schema(backend)
+    durable.sync_commits()
     initialize_backend_stores(
         backend, os.environ[upstream.REGISTRY_STORE], os.environ[upstream.ARTIFACT_ROOT]
     )
@@ -68,7 +69,9 @@ def _create() -> App:
         app = ServerTransfers(app, prefix=prefix)
     if config := os.environ.get("MLFLOW_GATEWAY_CONFIG"):
         app = _with_missing_keys(app, Path(config), prefix)
-    destination = os.environ.get("_MLFLOW_SERVER_ARTIFACT_DESTINATION", "")
+    destination = os.environ.get(upstream.ARTIFACT_DESTINATION, "")
+    if folder := durable.local_folder(destination):
+        app = durable.SyncedUploads(app, folder, prefix=prefix)
 
     def ready() -> list[str]:
         store.search_experiments(max_results=1)

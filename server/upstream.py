@@ -266,7 +266,7 @@ FEATURES = {
     ),
     "archive": Feature("archived traces", "3.13", "there are none", "mlflow.trace.archiveLocation"),
     "presigned": Feature(
-        "clients fetch artifacts from the store itself (`_MLFLOW_STACKS_PRESIGNED`)",
+        "clients may fetch artifacts from the store itself, at presigned addresses",
         "3.15",
         "through the server, unless a client is set to (`MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD`, `_DOWNLOAD`)",
         OFFERS[0],

@@ -9,21 +9,37 @@ come from files, and reach rclone through its environment alone:
   MLflow gets as ``AWS_SHARED_CREDENTIALS_FILE`` can be given here as it is. rclone knows no policies: every
   key opens every bucket.
 
+It answers an upload when it is on disk (durable.py): rclone listens on a socket of its own, behind that.
+
 ``object-store healthcheck ready`` exits 0 when the server answers and its folder can be written.
 """
 
 import argparse
 import configparser
+import contextlib
 import csv
+import ctypes
 import http.client
 import io
 import os
+import signal
+import socket
+import subprocess
 import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # the image runs this with -I
+
+import durable
+
 SECRETS = Path("/run/secrets")
 PORT = 9000
+STARTS_WITHIN = 60  # seconds
 SHORTEST_KEY = 3  # rclone refuses every request of a shorter one without a word
 
 
@@ -77,17 +93,72 @@ def as_list(pairs: list[tuple[str, str]]) -> str:
     return text.getvalue()
 
 
-def server(folder: str, address: str) -> NoReturn:
-    """Become rclone's S3 server on `folder`."""
-    if not os.access(folder, os.W_OK):
-        fail(f"cannot write {folder}", f"its volume must belong to uid {os.getuid()}")
+@contextlib.contextmanager
+def rclone(folder: str, listening: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run rclone's S3 server on `folder`, listening on a socket, from when it does until the end of the block."""
     names = ("PATH", "HOME", "LANG", "TZ")
     environment = {
         name: value for name, value in os.environ.items() if name in names or name.startswith("RCLONE_")
     }
     environment["RCLONE_AUTH_KEY"] = as_list(keys())
-    command = ["rclone", "serve", "s3", f"--addr={address}", "--config=/dev/null", folder]
-    os.execvpe(command[0], command, environment)  # noqa: S606  (there is no shell in it)
+    command = ["rclone", "serve", "s3", f"--addr=unix://{listening}", "--config=/dev/null", folder]
+    with subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent) as process:  # noqa: PLW1509 (no thread yet)
+        try:
+            deadline = time.monotonic() + STARTS_WITHIN
+            while not _accepts(listening):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    fail("rclone does not start", "the lines above say why")
+                time.sleep(0.02)
+            yield process
+        finally:
+            process.terminate()
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def _accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def listen(address: str) -> socket.socket:
+    """Listen on ``host:port``; without a host, on all addresses of this machine."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    both = not host and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, int(port)), family=family, backlog=128, dualstack_ipv6=both)
+    except OSError as error:
+        fail(f"cannot listen on {address}: {error.strerror}")
+
+
+def server(folder: str, address: str) -> NoReturn:
+    """Serve `folder` until SIGTERM."""
+    if not os.access(folder, os.W_OK):
+        fail(f"cannot write {folder}", f"its volume must belong to uid {os.getuid()}")
+    for end in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(end, lambda *_: sys.exit(0))
+    ending = threading.Event()
+    with (
+        listen(address) as listening,
+        tempfile.TemporaryDirectory(prefix="object-store-") as name,
+        rclone(folder, Path(name) / "socket") as process,
+    ):
+
+        def watch() -> None:
+            process.wait()
+            if not ending.is_set():
+                os._exit(1)  # whoever supervises this starts both again
+
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            durable.Layer(Path(name) / "socket", durable.Disk(Path(folder))).serve(listening)
+        finally:
+            ending.set()
 
 
 def ready(folder: str) -> int:
