@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import time
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backups import sets
 from backups.in_folder import Folder
-from console import UserError, note
-from database import postgresql, sqlite
-from database.connection import connect, driver_errors, sqlite_path
+from console import UserError
+from database.connection import connect, driver_errors
+from database.dialect import dialect_of, maintenance_lock
 from database.inspection import source_of
-from database.lock import maintenance_lock
-from database.programs import find_programs
 from database.revision import mlflow_version
-from database.schema import read_schema
-from files import require_room, sha256, sync
+from files import sha256, sync
 from version import VERSION
 
 if TYPE_CHECKING:
@@ -29,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from backups.contract import Place
+    from database.dialect import Dialect
 
 DEFAULT_KEEP = 7
 
@@ -81,18 +77,20 @@ def write_set(
     keys: Sequence[Path] = (),
     keep: int | None = None,
     pg_command: str | None = None,
-    source: sqlite3.Connection | None = None,
+    database: Dialect | None = None,
 ) -> sets.BackupSet:
     """Write one set, with the maintenance lock held by the caller; see `back_up` for the arguments.
 
-    For SQLite, `source` may be an open connection to copy from instead of a new one.
+    `database` is the engine's, opened in another way than usual.
     """
     begun = time.monotonic()
     place = Folder(to) if isinstance(to, Path) else to
     with place.lock(purpose):
-        earlier = [one for one in place.sets()[0] if one.database["source"] == source_of(engine)]
+        source = source_of(engine)
+        earlier = [one for one in place.sets()[0] if one.database["source"] == source]
         with place.draft() as folder:
-            database = _database_part(engine, folder, earlier[-1] if earlier else None, pg_command, source)
+            last = earlier[-1] if earlier else None
+            part = _database_part(database or dialect_of(engine), source, folder, last, pg_command)
             artifacts = None
             if destination is not None:
                 from backups.destination import tell_outside
@@ -105,83 +103,24 @@ def write_set(
                 "purpose": purpose,
                 "version": VERSION,
                 "mlflow_version": mlflow_version(),
-                "database": database,
+                "database": part,
                 "artifacts": artifacts,
                 "keys": [_key_part(path, folder) for path in keys],
                 "seconds": round(time.monotonic() - begun, 1),
             }
             done = place.finish(folder, manifest)
         if keep is not None:
-            place.prune(source_of(engine), keep)
+            place.prune(source, keep)
     return done
 
 
 def _database_part(
-    engine: Engine,
-    folder: Path,
-    last: sets.BackupSet | None,
-    pg_command: str | None,
-    source: sqlite3.Connection | None,
+    database: Dialect, source: str, folder: Path, last: sets.BackupSet | None, pg_command: str | None
 ) -> dict[str, Any]:
-    part: dict[str, Any] = {"kind": engine.url.get_backend_name(), "source": source_of(engine)}
-    path = sqlite_path(engine.url)
-    if path is None:
-        return {
-            **part,
-            "revision": read_schema(engine).revision,
-            **_dump_part(engine, folder, last, pg_command),
-        }
-    target = folder / "database.sqlite"
-    require_room(folder, path.stat().st_size, "a copy of the database")
-    try:
-        with closing(sqlite.open_database(path)) as own:
-            sqlite.copy(source or own, target, "copying the database")
-        with closing(sqlite.open_database(target)) as copied:
-            rows = sqlite.count_rows(copied)
-            revisions = (
-                copied.execute("SELECT version_num FROM alembic_version").fetchall()
-                if "alembic_version" in rows
-                else []
-            )
-    except sqlite3.OperationalError as error:
-        raise UserError(
-            f"cannot copy {path}: {error}", f"is there room in {folder.parent}? df -h {folder.parent}"
-        ) from None
-    return {
-        **part,
-        "revision": revisions[0][0] if revisions else None,
-        "file": target.name,
-        "bytes": target.stat().st_size,
-        "sha256": sha256(target),
-        "rows": rows,
-        "journal_mode": sqlite.journal_mode(path),
-    }
-
-
-def _dump_part(
-    engine: Engine, folder: Path, last: sets.BackupSet | None, pg_command: str | None
-) -> dict[str, Any]:
-    target = folder / "database.dump"
-    with engine.connect() as connection:
-        version = postgresql.server_version(connection)
-        identity, where = postgresql.identity(connection), postgresql.position(connection)
-    if last and where and last.database.get("position") == where and sets.is_whole(last):
-        note(f"the database has not changed since {last.path.name}: its dump is linked")
-        target.hardlink_to(last.path / last.database["file"])
-        names = ("schema", "file", "bytes", "sha256", "rows", "position", "server_version", "identity")
-        return {name: last.database[name] for name in names}
-    programs = find_programs(version, pg_command)
-    dump = postgresql.dump(engine, programs, target)
-    return {
-        "schema": dump.schema,
-        "file": target.name,
-        "bytes": dump.bytes,
-        "sha256": dump.sha256,
-        "rows": dump.rows,
-        "position": dump.position,
-        "server_version": version,
-        "identity": identity,
-    }
+    whole = last is not None and sets.is_whole(last)
+    earlier = last.database if last and whole else None
+    file = last.path / last.database["file"] if last and whole else None
+    return {"kind": database.kind, "source": source, **database.dump(folder, earlier, file, pg_command)}
 
 
 def _key_part(path: Path, folder: Path) -> dict[str, Any]:

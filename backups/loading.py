@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import tempfile
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backups import sets
 from console import UserError, note
-from database import postgresql, sqlite
-from database.connection import connect, redact, sqlite_path
+from database import catalog, sqlite
+from database.connection import connect, redact
+from database.dialect import dialect_of
 from database.programs import find_programs
-from database.replacing import load, views_of
+from database.replacing import views_of
 from database.revision import revisions
 from database.schema import KEPT, read_schema, run_migration
-from database.tables import AUTH, AUTH_REVISION, own
+from database.tables import own
 from files import require_room
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from backups.sets import BackupSet
+
+    _Way = Callable[[Engine, BackupSet, Path, str | None, bool, Callable[[], None]], dict[str, int]]
 
 
 def load_set(
@@ -53,36 +54,92 @@ def load_set(
         UserError: it failed, and the database is as it was.
     """
     source = sets.inside(one, one.database["file"])
-    rows: dict[str, int] = {name: one.database["rows"][name] for name in own(one.database["rows"])}
-    path = sqlite_path(engine.url)
-    if path is not None:
-        engine.dispose()
-        if not to_head:
-            ready()
-            _load_sqlite(path, one, source)
-            return rows
-        with _at_head(one, source) as current:
-            ready()
-            _load_sqlite(path, one, current)
-            with closing(sqlite.open_database(current)) as copied:
-                return sqlite.count_rows(copied)
-    if one.database["kind"] == "sqlite":
-        return _load_sqlite_into_postgresql(engine, one, source, pg_command, ready)
-    with engine.connect() as connection:
-        version = postgresql.server_version(connection)
-        here = postgresql.identity(connection)
-        schema = postgresql.current_schema(connection)
-    if schema != one.database["schema"]:
-        raise UserError(
-            f"the backup is of the schema '{one.database['schema']}', this database's is '{schema}'",
-            f"create it and put it first: ALTER ROLE ... SET search_path = {one.database['schema']}",
-        )
-    stored = one.database.get("identity")
-    programs = find_programs(version, pg_command)
-    load(engine, programs, source, rows, owners=stored == here, ready=ready)
+    how = check_pair(engine.url.get_backend_name(), one)
+    return how(engine, one, source, pg_command, to_head, ready)
+
+
+def _load_dump(
+    engine: Engine,
+    one: BackupSet,
+    source: Path,
+    pg_command: str | None,
+    to_head: bool,
+    ready: Callable[[], None],
+) -> dict[str, int]:
+    """PostgreSQL into PostgreSQL: as it was, then migrated."""
+    dialect_of(engine).replace(source, one.database, ready, pg_command)
+    rows = _own_rows(one)
     if to_head and read_schema(engine).state == "behind":
         return _migrated(engine, one, rows)
     return rows
+
+
+def _load_file(
+    engine: Engine,
+    one: BackupSet,
+    source: Path,
+    pg_command: str | None,
+    to_head: bool,
+    ready: Callable[[], None],
+) -> dict[str, int]:
+    """SQLite into SQLite: what is to be migrated is migrated first, as a copy."""
+    if not to_head:
+        dialect_of(engine).replace(source, one.database, ready, pg_command)
+        return _own_rows(one)
+    with _at_head(one, source) as current:
+        dialect_of(engine).replace(current, one.database, ready, pg_command)
+        with closing(sqlite.open_database(current)) as copied:
+            return sqlite.count_rows(copied)
+
+
+def _load_file_into_server(
+    engine: Engine,
+    one: BackupSet,
+    source: Path,
+    pg_command: str | None,
+    to_head: bool,  # noqa: ARG001 - there is no other way
+    ready: Callable[[], None],
+) -> dict[str, int]:
+    """SQLite into PostgreSQL, which gets the schema of the installed MLflow."""
+    from database.tablecopy import copy_tables
+
+    with engine.connect() as connection:
+        beside = catalog.others(connection)
+        beside.refuse_keys()
+        version = catalog.server_version(connection)
+    views = views_of(engine, find_programs(version, pg_command), beside) if beside.views else b""
+    with _at_head(one, source) as current:
+        copy_tables(current, engine, views, ready)
+        with closing(sqlite.open_database(current)) as copied:
+            return sqlite.count_rows(copied)
+
+
+# From a kind of database that was backed up, to one that is restored.
+_WAYS = {
+    ("postgresql", "postgresql"): _load_dump,
+    ("sqlite", "sqlite"): _load_file,
+    ("sqlite", "postgresql"): _load_file_into_server,
+}
+
+
+def check_pair(kind: str, one: BackupSet) -> _Way:
+    """Return how a set's database becomes one of another kind, or the same.
+
+    Raises:
+        UserError: there is no way.
+    """
+    way = _WAYS.get((one.database["kind"], kind))
+    if way is None:
+        raise UserError(
+            f"the backup {one.where} is of a PostgreSQL database and cannot become a SQLite file",
+            "give a PostgreSQL database: --backend-store-uri=postgresql+psycopg2://...",
+        )
+    return way
+
+
+def _own_rows(one: BackupSet) -> dict[str, int]:
+    rows: dict[str, int] = one.database["rows"]
+    return {name: rows[name] for name in own(rows)}
 
 
 def _migrated(engine: Engine, one: BackupSet, rows: dict[str, int]) -> dict[str, int]:
@@ -97,37 +154,6 @@ def _migrated(engine: Engine, one: BackupSet, rows: dict[str, int]) -> dict[str,
             f"it is of MLflow {one.manifest['mlflow_version']}, which goes on with it as it is",
         ) from None
     return {table: rows[table] for table in KEPT if table in rows}
-
-
-def _load_sqlite(path: Path, one: BackupSet, source: Path) -> None:
-    require_room(path.parent, one.database["bytes"], "the restored database")
-    try:
-        with sqlite.exclusive(path) as database, _with_others(path, one, database, source) as whole:
-            sqlite.replace_content(database, whole, "restoring the database", one.database["journal_mode"])
-    except (sqlite3.OperationalError, OSError) as error:
-        raise UserError(f"cannot restore to {path}: {error}", "the database is as it was") from None
-
-
-@contextmanager
-def _with_others(path: Path, one: BackupSet, database: sqlite3.Connection, source: Path) -> Iterator[Path]:
-    """Give a set's database with what the present one holds beside MLflow's tables."""
-    beside = sqlite.others(database)
-    beside.refuse_keys()
-    if AUTH_REVISION not in one.database["rows"]:  # who may log in is not for a set without it to say
-        users = AUTH | {AUTH_REVISION}
-        kept = tuple(("TABLE", name) for name in sqlite.own_tables(database) if name in users)
-        beside = replace(beside, relations=beside.relations + kept)
-    if not beside.relations:
-        yield source
-        return
-    work = path.with_name(f"{path.name}.restoring")
-    try:
-        shutil.copyfile(source, work)
-        sqlite.keep_others(database, beside, work)
-        yield work
-    finally:
-        for suffix in ("", "-journal"):
-            work.with_name(work.name + suffix).unlink(missing_ok=True)
 
 
 def check_known(one: BackupSet) -> list[str]:
@@ -161,19 +187,3 @@ def _at_head(one: BackupSet, source: Path) -> Iterator[Path]:
         finally:
             engine.dispose()
         yield copied
-
-
-def _load_sqlite_into_postgresql(
-    engine: Engine, one: BackupSet, source: Path, pg_command: str | None, ready: Callable[[], None]
-) -> dict[str, int]:
-    from database.tablecopy import copy_tables
-
-    with engine.connect() as connection:
-        beside = postgresql.others(connection)
-        beside.refuse_keys()
-        version = postgresql.server_version(connection)
-    views = views_of(engine, find_programs(version, pg_command), beside) if beside.views else b""
-    with _at_head(one, source) as current:
-        copy_tables(current, engine, views, ready)
-        with closing(sqlite.open_database(current)) as copied:
-            return sqlite.count_rows(copied)

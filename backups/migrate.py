@@ -11,9 +11,9 @@ from backups import sets
 from backups.backup import write_set
 from backups.loading import load_set
 from console import Progress, UserError, note
-from database import postgresql, sqlite
-from database.connection import connect, driver_errors, redact, sqlite_path
-from database.lock import maintenance_lock
+from database import catalog, sqlite
+from database.connection import connect, driver_errors, redact
+from database.dialect import dialect_of, maintenance_lock
 from database.revision import Schema, Step, refusal
 from database.schema import KEPT, read_schema, run_migration
 from files import require_room
@@ -52,13 +52,7 @@ def plan(uri: str) -> Plan:
     """
     engine = connect(uri, foreign_keys=False)
     try:
-        schema = read_schema(engine)
-        path = sqlite_path(engine.url)
-        if path is not None:
-            using = sqlite.users(path)
-            return Plan(schema, using.split(", ") if using else [])
-        with engine.connect() as connection:
-            return Plan(schema, postgresql.other_sessions(connection))
+        return Plan(read_schema(engine), dialect_of(engine).users())
     finally:
         engine.dispose()
 
@@ -120,12 +114,8 @@ def migrate(
             if before.state == "empty":
                 run_migration(engine, _steps(lock, _Counter(), on_step))
             elif before.state == "behind":
-                path = sqlite_path(engine.url)
-                if path is None:
-                    done = _migrate_postgresql(engine, to, lock, pg_command, on_step, taken)
-                else:
-                    engine.dispose()  # our own connections would be in the way, too
-                    done = _migrate_sqlite(engine, path, to, lock, on_step, taken)
+                how = _WAYS[dialect_of(engine).kind]
+                done = how(engine, to, lock, pg_command, on_step, taken)
             return Result(before, read_schema(engine), done, round(time.monotonic() - begun, 1))
     finally:
         engine.dispose()
@@ -193,7 +183,7 @@ def _migrate_postgresql(
 ) -> BackupSet:
     if taken:
         with engine.connect() as connection:
-            backup = _checked(taken, postgresql.count_rows(connection))
+            backup = _checked(taken, catalog.count_rows(connection))
     else:
         backup = write_set(engine, to, "before-migrate", pg_command=pg_command)
         note(f"backed up to {backup.path}")
@@ -202,11 +192,11 @@ def _migrate_postgresql(
     try:
         run_migration(engine, _steps(lock, counter, on_step))
         with engine.connect() as connection:
-            _verify(backup.database["rows"], postgresql.count_rows(connection), read_schema(engine))
+            _verify(backup.database["rows"], catalog.count_rows(connection), read_schema(engine))
     except Exception as error:  # a migration may raise anything
         with engine.connect() as connection:
-            rows = postgresql.count_rows(connection)
-            sessions = postgresql.other_sessions(connection) if "lock timeout" in str(error) else []
+            rows = catalog.count_rows(connection)
+            sessions = catalog.other_sessions(connection) if "lock timeout" in str(error) else []
         if sessions:
             note("connected at this moment: " + "; ".join(sessions))
         if read_schema(engine).revision == revision and rows.keys() == backup.database["rows"].keys():
@@ -219,8 +209,15 @@ def _migrate_postgresql(
 
 
 def _migrate_sqlite(
-    engine: Engine, path: Path, to: Path, lock: Lock, on_step: OnStep | None, taken: BackupSet | None
+    engine: Engine,
+    to: Path,
+    lock: Lock,
+    pg_command: str | None,  # noqa: ARG001 - PostgreSQL's
+    on_step: OnStep | None,
+    taken: BackupSet | None,
 ) -> BackupSet:
+    engine.dispose()  # our own connections would be in the way, too
+    path = sqlite.SQLite(engine).path
     work = path.with_name(f"{path.name}.migrating")
     counter = _Counter()
     with sqlite.exclusive(path) as database:
@@ -228,7 +225,8 @@ def _migrate_sqlite(
         if taken:
             backup = _checked(taken, sqlite.count_rows(database))
         else:
-            backup = write_set(engine, to, "before-migrate", source=database)
+            held = sqlite.SQLite(engine, database)
+            backup = write_set(engine, to, "before-migrate", database=held)
             note(f"backed up to {backup.path}")
         try:
             _remove(work)  # of a migration that was killed
@@ -251,6 +249,10 @@ def _migrate_sqlite(
         finally:
             _remove(work)
     return backup
+
+
+# PostgreSQL runs all revisions in one transaction; SQLite commits each statement, so a copy is migrated.
+_WAYS = {"postgresql": _migrate_postgresql, "sqlite": _migrate_sqlite}
 
 
 def _remove(work: Path) -> None:

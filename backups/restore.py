@@ -6,20 +6,18 @@ import hashlib
 import json
 import shutil
 import time
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backups import sets
 from backups.backup import write_set
-from backups.loading import check_known, load_set
+from backups.loading import check_known, check_pair, load_set
 from console import UserError, note, size
-from database import postgresql, sqlite
-from database.connection import connect, driver_errors, normalize, redact, sqlite_path
-from database.inspection import count_rows, source_of
+from database.connection import connect, driver_errors, is_missing, normalize, redact
+from database.dialect import dialect_of, maintenance_lock
+from database.inspection import source_of
 from database.locations import move
-from database.lock import maintenance_lock
 from database.others import Others
 from database.schema import read_schema
 from files import sha256
@@ -104,9 +102,8 @@ def plan(uri: str, backup: Path | BackupSet) -> Plan:
         UserError: no usable set, a database that cannot be reached, or a set that this MLflow cannot use.
     """
     one = _opened(backup)
-    _check_pair(uri, one)
-    path = sqlite_path(uri)
-    if path is not None and not path.exists():
+    check_pair(normalize(uri).get_backend_name(), one)
+    if is_missing(uri):
         return Plan(one, normalize(uri).render_as_string(hide_password=True))
     engine = connect(uri)
     try:
@@ -116,34 +113,20 @@ def plan(uri: str, backup: Path | BackupSet) -> Plan:
 
 
 def _plan(engine: Engine, one: BackupSet) -> Plan:
-    path, schema, source = sqlite_path(engine.url), read_schema(engine), source_of(engine)
-    if path is not None:
-        with closing(sqlite.open_database(path)) as database:
-            rows, others = sqlite.count_rows(database), sqlite.others(database)
-        using = sqlite.users(path)
-        return Plan(one, source, schema, rows, using.split(", ") if using else [], others)
-    with engine.connect() as connection:
-        return Plan(
-            one,
-            source,
-            schema,
-            postgresql.count_rows(connection),
-            postgresql.other_sessions(connection),
-            postgresql.others(connection),
-            postgresql.identity(connection),
-        )
+    database = dialect_of(engine)
+    return Plan(
+        one,
+        source_of(engine),
+        read_schema(engine),
+        database.rows(),
+        database.users(),
+        database.others(),
+        database.identity(),
+    )
 
 
 def _opened(backup: Path | BackupSet) -> BackupSet:
     return sets.open_set(backup.absolute()) if isinstance(backup, Path) else backup
-
-
-def _check_pair(uri: str, one: BackupSet) -> None:
-    if one.database["kind"] == "postgresql" and sqlite_path(uri) is not None:
-        raise UserError(
-            f"the backup {one.where} is of a PostgreSQL database and cannot become a SQLite file",
-            "give a PostgreSQL database: --backend-store-uri=postgresql+psycopg2://...",
-        )
 
 
 @dataclass(frozen=True)
@@ -208,7 +191,7 @@ def restore(
     """
     begun = time.monotonic()
     one = _opened(backup)
-    _check_pair(uri, one)
+    check_pair(normalize(uri).get_backend_name(), one)
     if to_head:
         check_known(one)
     engine = connect(uri, create=True)
@@ -265,7 +248,7 @@ def _recount(engine: Engine, expected: dict[str, int]) -> dict[str, int]:
     Raises:
         UserError: a table lacks rows. (More is fine: a server may be writing already.)
     """
-    rows = count_rows(engine)
+    rows = dialect_of(engine).rows()
     for table, number in expected.items():
         if rows.get(table, 0) < number:
             raise UserError(f"after the restore, table {table} has {rows.get(table, 0)} of {number} rows")

@@ -71,7 +71,7 @@ def run(request: Cleanup) -> int:
     from cleanup.planning import plan as make_plan
     from cleanup.selection import RefusedIdsError
     from database.connection import connect
-    from database.lock import maintenance_lock
+    from database.dialect import maintenance_lock
 
     engine = connect(uri)
     _check_schema(engine)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from console import UserError
-from database.connection import sqlite_path
+from database.dialect import dialect_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -18,13 +17,7 @@ PATIENCE = 60  # seconds to wait for somebody who uses a table
 
 def size(engine: Engine) -> int:
     """Return the bytes that the database takes on disk."""
-    path = sqlite_path(engine.url)
-    if path is not None:
-        return sum(
-            part.stat().st_size for part in (path, path.with_name(f"{path.name}-wal")) if part.exists()
-        )
-    with engine.connect() as connection:
-        return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
+    return dialect_of(engine).size()
 
 
 def vacuum(engine: Engine, tables: list[str]) -> None:
@@ -41,16 +34,7 @@ def vacuum(engine: Engine, tables: list[str]) -> None:
         UserError: the disk is full, or somebody else keeps the database busy. The data is as it was.
     """
     try:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            if engine.dialect.name == "sqlite":
-                connection.exec_driver_sql(f"PRAGMA busy_timeout = {PATIENCE * 1000}")
-                connection.exec_driver_sql("VACUUM")
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-                return
-            # whoever reads a table in a long transaction must not make everybody else wait behind us
-            connection.exec_driver_sql(f"SET lock_timeout = '{PATIENCE}s'")
-            for table in tables:
-                connection.exec_driver_sql(f'VACUUM (FULL, ANALYZE) "{table}"')
+        dialect_of(engine).vacuum(tables, PATIENCE)
     except DBAPIError as error:
         raise UserError(
             f"the space was not given back: {str(error.orig).strip().splitlines()[0]}",

@@ -77,6 +77,12 @@ def sqlite_path(uri: str | URL) -> Path | None:
     return Path((url.database or "").removeprefix("file:")).absolute()
 
 
+def is_missing(uri: str) -> bool:
+    """Whether the database is a file that does not exist yet."""
+    path = sqlite_path(uri)
+    return path is not None and not path.exists()
+
+
 def connect(
     uri: str,
     *,

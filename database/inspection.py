@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from database import postgresql, sqlite
-from database.connection import connect, sqlite_path
+from database.connection import connect
+from database.dialect import dialect_of
 from database.revision import revisions
 from database.schema import read_schema
 
@@ -22,16 +21,6 @@ def source_of(engine: Engine) -> str:
     return f"{shown} ({project})" if project else shown
 
 
-def count_rows(engine: Engine) -> dict[str, int]:
-    """The number of rows of every table."""
-    path = sqlite_path(engine.url)
-    if path is not None:
-        with closing(sqlite.open_database(path)) as database:
-            return sqlite.count_rows(database)
-    with engine.connect() as connection:
-        return postgresql.count_rows(connection)
-
-
 def inspect(uri: str) -> dict[str, Any]:
     """Look at a database.
 
@@ -44,16 +33,13 @@ def inspect(uri: str) -> dict[str, Any]:
     """
     engine = connect(uri, foreign_keys=False)
     try:
-        identity = None
-        if sqlite_path(engine.url) is None:
-            with engine.connect() as connection:
-                identity = postgresql.identity(connection)
+        database = dialect_of(engine)
         return {
             **read_schema(engine).as_json(),
             "known": [step.revision for step in revisions()],
-            "rows": count_rows(engine),
+            "rows": database.rows(),
             "source": source_of(engine),
-            "identity": identity,
+            "identity": database.identity(),
         }
     finally:
         engine.dispose()

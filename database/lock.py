@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from console import UserError
-from database.connection import APPLICATION_NAME, sqlite_path
+from database.connection import APPLICATION_NAME
 from files import Holder, file_lock, myself, wait_for_lock
 
 if TYPE_CHECKING:
@@ -48,28 +48,6 @@ class Lock:
             )
 
 
-@contextmanager
-def maintenance_lock(engine: Engine, purpose: str, wait_seconds: float = 0) -> Iterator[Lock]:
-    """Hold the one maintenance lock of a database inside the block.
-
-    Args:
-        engine: from `database.connection.connect`.
-        purpose: what for, one word, shown to whoever finds the lock taken: ``migrate``, ``cleanup``.
-        wait_seconds: how long to wait for another holder.
-
-    Raises:
-        UserError: another process holds it (says which, for what, since when), or it cannot be taken.
-    """
-    path = sqlite_path(engine.url)
-    held = (
-        _postgresql_lock(engine, purpose, wait_seconds)
-        if path is None
-        else lock_beside(path, purpose, wait_seconds)
-    )
-    with held as lock:
-        yield lock
-
-
 def _refusal(purpose: str, wait_seconds: float) -> Callable[[str], UserError]:
     return lambda who: UserError(
         f"cannot start {purpose}: the maintenance lock of this database is {who}",
@@ -78,7 +56,8 @@ def _refusal(purpose: str, wait_seconds: float) -> Callable[[str], UserError]:
 
 
 @contextmanager
-def _postgresql_lock(engine: Engine, purpose: str, wait_seconds: float) -> Iterator[Lock]:
+def advisory_lock(engine: Engine, purpose: str, wait_seconds: float) -> Iterator[Lock]:
+    """Hold PostgreSQL's lock inside the block; see `database.dialect.maintenance_lock`."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.detach()  # closing it ends the session, and the lock with it
         run = connection.exec_driver_sql

@@ -9,8 +9,8 @@ import time
 from typing import TYPE_CHECKING
 
 from console import UserError, progress
+from database.catalog import current_schema, other_sessions, others, own_tables
 from database.connection import NO_TIMEOUTS
-from database.postgresql import current_schema, other_sessions, others, own_tables
 from database.programs import run
 from database.tables import AUTH, AUTH_REVISION, ROUTINES
 from files import CHUNK
@@ -38,7 +38,7 @@ def clear(connection: Connection, beside: Others, *, auth: bool) -> str:
 
     Args:
         connection: to the database.
-        beside: what `database.postgresql.others` says of it.
+        beside: what `database.catalog.others` says of it.
         auth: whether the tables of basic auth go, too: they do when others come for them.
     """
     schema = current_schema(connection)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from console import UserError, note
 from database.connection import connect, redact
-from database.lock import maintenance_lock
+from database.dialect import maintenance_lock
 from database.revision import Schema, Step, inspect_schema, mlflow_folder, refusal
 from process.loading import loading
 

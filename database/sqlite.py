@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from console import UserError, progress
+from database.connection import sqlite_path
+from database.lock import Lock, lock_beside
 from database.others import Key, Others
 from database.revision import is_listed
-from database.tables import REVISION, linked, own
-from files import sync
+from database.tables import AUTH, AUTH_REVISION, REVISION, linked, own
+from files import require_room, sha256, sync
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from sqlalchemy import Engine
 
 _PAGES = 2048  # pages copied between two looks at the clock
 
@@ -142,14 +149,19 @@ def table_names(connection: sqlite3.Connection) -> list[str]:
     return [name for (name,) in connection.execute(query) if not name.startswith("sqlite_")]
 
 
+def revision(connection: sqlite3.Connection) -> str | None:
+    """Return the revision of MLflow's schema; None where there is none, or more than one."""
+    if REVISION not in table_names(connection):
+        return None
+    found = connection.execute(f"SELECT version_num FROM {REVISION}").fetchall()  # noqa: S608
+    return str(found[0][0]) if len(found) == 1 else None
+
+
 def own_tables(connection: sqlite3.Connection) -> list[str]:
     """Return the tables of MLflow's; see `database.tables`."""
     names = table_names(connection)
     mine = own(names)
-    if REVISION not in names:
-        return mine
-    revision = connection.execute(f"SELECT max(version_num) FROM {REVISION}").fetchone()[0]  # noqa: S608
-    if is_listed(revision):
+    if is_listed(revision(connection)):
         return mine
     tied = linked(mine, [(key.table, key.refers_to) for key in _foreign_keys(connection, names)])
     return [name for name in names if name in tied]
@@ -218,3 +230,130 @@ def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
     """Return the number of rows of every table of MLflow's."""
     names = own_tables(connection)
     return {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}  # noqa: S608
+
+
+@dataclass(frozen=True)
+class SQLite:
+    """See `database.dialect.Dialect`.
+
+    Attributes:
+        engine: to the database.
+        held: an open connection that `dump` copies from instead of a new one, while the file is held by `exclusive`.
+    """
+
+    engine: Engine
+    held: sqlite3.Connection | None = None
+    kind: ClassVar[str] = "sqlite"
+
+    @property
+    def path(self) -> Path:
+        """Return the database's file."""
+        path = sqlite_path(self.engine.url)
+        assert path is not None  # noqa: S101 - the engine is SQLite's
+        return path
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with closing(open_database(self.path)) as connection:
+            yield connection
+
+    def rows(self) -> dict[str, int]:
+        """See `Dialect.rows`."""
+        with self._open() as connection:
+            return count_rows(connection)
+
+    def users(self) -> list[str]:
+        """See `Dialect.users`: processes of this host, where the system tells."""
+        using = users(self.path)
+        return using.split(", ") if using else []
+
+    def others(self) -> Others:
+        """See `Dialect.others`."""
+        with self._open() as connection:
+            return others(connection)
+
+    def identity(self) -> dict[str, Any] | None:
+        """See `Dialect.identity`: a file has none."""
+        return None
+
+    def size(self) -> int:
+        """See `Dialect.size`."""
+        parts = (self.path, self.path.with_name(f"{self.path.name}-wal"))
+        return sum(part.stat().st_size for part in parts if part.exists())
+
+    def vacuum(self, tables: list[str], patience: int) -> None:
+        """See `Dialect.vacuum`: the whole file is rewritten."""
+        del tables
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience * 1000}")
+            connection.exec_driver_sql("VACUUM")
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def lock(self, purpose: str, wait_seconds: float) -> AbstractContextManager[Lock]:
+        """See `Dialect.lock`: `flock` on a file beside the database."""
+        return lock_beside(self.path, purpose, wait_seconds)
+
+    def dump(
+        self, folder: Path, last: Mapping[str, Any] | None, last_file: Path | None, pg_command: str | None
+    ) -> dict[str, Any]:
+        """See `Dialect.dump`: a copy of the whole file."""
+        del last, last_file, pg_command
+        target = folder / "database.sqlite"
+        require_room(folder, self.path.stat().st_size, "a copy of the database")
+        try:
+            with self._open() as own:
+                copy(self.held or own, target, "copying the database")
+            with closing(open_database(target)) as copied:
+                rows, at = count_rows(copied), revision(copied)
+        except sqlite3.OperationalError as error:
+            raise UserError(
+                f"cannot copy {self.path}: {error}",
+                f"is there room in {folder.parent}? df -h {folder.parent}",
+            ) from None
+        return {
+            "revision": at,
+            "file": target.name,
+            "bytes": target.stat().st_size,
+            "sha256": sha256(target),
+            "rows": rows,
+            "journal_mode": journal_mode(self.path),
+        }
+
+    def replace(
+        self, source: Path, part: Mapping[str, Any], ready: Callable[[], None], pg_command: str | None
+    ) -> None:
+        """See `Dialect.replace`."""
+        del pg_command
+        path = self.path
+        self.engine.dispose()  # our own connections would be in the way, too
+        require_room(path.parent, source.stat().st_size, "the restored database")
+        ready()
+        try:
+            with exclusive(path) as database, _with_others(path, part, database, source) as whole:
+                replace_content(database, whole, "restoring the database", part["journal_mode"])
+        except (sqlite3.OperationalError, OSError) as error:
+            raise UserError(f"cannot restore to {path}: {error}", "the database is as it was") from None
+
+
+@contextmanager
+def _with_others(
+    path: Path, part: Mapping[str, Any], database: sqlite3.Connection, source: Path
+) -> Iterator[Path]:
+    """Give a database that was dumped with what the present one holds beside MLflow's tables."""
+    beside = others(database)
+    beside.refuse_keys()
+    if AUTH_REVISION not in part["rows"]:  # who may log in is not for a dump without it to say
+        users = AUTH | {AUTH_REVISION}
+        kept = tuple(("TABLE", name) for name in own_tables(database) if name in users)
+        beside = replace(beside, relations=beside.relations + kept)
+    if not beside.relations:
+        yield source
+        return
+    work = path.with_name(f"{path.name}.restoring")
+    try:
+        shutil.copyfile(source, work)
+        keep_others(database, beside, work)
+        yield work
+    finally:
+        for suffix in ("", "-journal"):
+            work.with_name(work.name + suffix).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from sqlalchemy import MetaData, inspect
 from sqlalchemy.exc import DBAPIError
 
 from console import UserError, note, progress
-from database import postgresql, sqlite
+from database import catalog, sqlite
 from database.connection import connect
 from database.replacing import clear
 from database.schema import run_migration
@@ -47,7 +47,7 @@ def copy_tables(source: Path, engine: Engine, views: bytes, ready: Callable[[], 
         UserError: a value does not fit into PostgreSQL, or a session holds a table; nothing was changed.
     """
     with engine.connect() as connection:
-        target = postgresql.current_schema(connection)
+        target = catalog.current_schema(connection)
     stage = connect(engine.url.render_as_string(hide_password=False), lock_timeout=15_000, schema=STAGE)
     try:
         _drop_stage(stage)
@@ -140,17 +140,17 @@ def _fix_sequence(connection: Connection, table: str, column: str) -> None:
 
 def _swap(connection: Connection, rows: dict[str, int], target: str, views: bytes) -> None:
     """Count the staged rows, drop the old tables, move the new ones; all in the caller's transaction."""
-    staged = postgresql.count_rows(connection)
+    staged = catalog.count_rows(connection)
     for table, number in rows.items():
         if staged.get(table, 0) != number:
             raise UserError(
                 f"table {table}: {staged.get(table, 0)} of {number} rows were copied", "nothing was changed"
             )
     connection.exec_driver_sql(f'SET LOCAL search_path = "{target}"')
-    beside = postgresql.others(connection)
+    beside = catalog.others(connection)
     beside.refuse_keys()
     connection.exec_driver_sql(clear(connection, beside, auth=False).replace("%", "%%"))
-    for table in postgresql.table_names(connection, STAGE):
+    for table in catalog.table_names(connection, STAGE):
         connection.exec_driver_sql(f'ALTER TABLE {STAGE}."{table}" SET SCHEMA "{target}"')
     routines = "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = %s::regnamespace"
     for routine in connection.exec_driver_sql(routines, (STAGE,)).scalars().all():

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import Any
-
-from sqlalchemy import Engine, text
 
 from artifacts import StoreError, open_store
 from console import emit_json, user_errors
 from database.connection import connect
+from database.dialect import dialect_of
 from database.schema import read_schema
 
 LISTING_SECONDS = 10.0
@@ -35,17 +33,9 @@ def examine(backend_store_uri: str, artifacts_destination: str) -> dict[str, Any
         UserError: the database cannot be reached.
     """
     engine = connect(backend_store_uri)
-    found = {"schema": read_schema(engine).as_json(), "database": _database_bytes(engine)}
+    found = {"schema": read_schema(engine).as_json(), "database": dialect_of(engine).size()}
     artifacts = _artifact_bytes(artifacts_destination)
     return found if artifacts is None else {**found, "artifacts": artifacts}
-
-
-def _database_bytes(engine: Engine) -> int:
-    if engine.dialect.name == "postgresql":
-        with engine.connect() as connection:  # PostgreSQL manual, 9.28.7
-            return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
-    file = Path(str(engine.url.database))
-    return sum(part.stat().st_size for part in file.parent.glob(file.name + "*"))
 
 
 def _artifact_bytes(destination: str) -> int | None:

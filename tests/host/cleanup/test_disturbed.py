@@ -157,7 +157,7 @@ def test_two_cleanups_at_once_do_not_meet(world: World) -> None:
 def test_a_cleanup_that_finds_the_lock_taken_says_by_whom(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from database.lock import maintenance_lock
+    from database.dialect import maintenance_lock
 
     before = world.runs()
     with maintenance_lock(connect(world.uri), "backup"):

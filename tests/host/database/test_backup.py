@@ -17,7 +17,7 @@ from backups.migrate import migrate
 from backups.restore import restore
 from console import UserError
 from database.connection import connect
-from database.lock import maintenance_lock
+from database.dialect import maintenance_lock
 from database.schema import prepare
 from develop.scratch.servers import BINARIES
 from tests.databases.content import read

@@ -97,7 +97,7 @@ def test_a_set_of_a_whole_schema_brings_back_mlflows_part_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Versions of ours before this one had other people's tables in the dump."""
-    from database import postgresql
+    from database import catalog
     from database.others import Others
 
     uri = old_database("3.10.1", "postgresql")
@@ -114,7 +114,7 @@ def test_a_set_of_a_whole_schema_brings_back_mlflows_part_of_it(
         "INSERT INTO pins VALUES (1, 'then')",
     )
     with monkeypatch.context() as patch:
-        patch.setattr(postgresql, "others", lambda _: Others())
+        patch.setattr(catalog, "others", lambda _: Others())
         one = back_up(uri, tmp_path / "sets")
     run(uri, "UPDATE pins SET note = 'now'", "DELETE FROM tags")
     restore(uri, one.path)

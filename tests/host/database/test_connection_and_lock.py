@@ -18,13 +18,12 @@ import pytest
 from backups.backup import back_up
 from console import UserError
 from database.connection import connect, redact
-from database.lock import maintenance_lock
+from database.dialect import maintenance_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Engine
-
+    from database.postgresql import PostgreSQL
     from develop.scratch.servers import Postgres
 
 KINDS = ["sqlite", "postgresql"]
@@ -32,7 +31,7 @@ ROOT = Path(__file__).parents[3]
 HOLDER = """
 import sys, time
 from database.connection import connect
-from database.lock import maintenance_lock
+from database.dialect import maintenance_lock
 with maintenance_lock(connect(sys.argv[1], create=True), "cleanup"):
     print("held", flush=True)
     time.sleep(600)
@@ -231,8 +230,8 @@ def test_a_session_that_the_server_ends_is_a_message(
     uri = old_database("3.10.1", "postgresql")
     name = uri.rpartition("/")[2]
 
-    def ended(engine: Engine, *_: object) -> dict[str, object]:
-        with engine.connect() as connection:
+    def ended(database: PostgreSQL, *_: object) -> dict[str, object]:
+        with database.engine.connect() as connection:
             postgres.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
             connection.exec_driver_sql("SELECT 1")
         return {}

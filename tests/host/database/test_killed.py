@@ -246,7 +246,7 @@ def test_a_full_disk_during_a_backup_leaves_no_set(
 def test_a_full_disk_during_a_sqlite_restore_leaves_the_old_data(
     old_database: Callable[[str, str], str], small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from backups import loading as module
+    from database import sqlite as module
 
     one = back_up(old_database("3.15.1", "sqlite"), tmp_path / "sets")
     path = small_disk / "mlflow.db"
@@ -353,9 +353,9 @@ def test_a_backup_killed_during_the_dump_leaves_no_set(
     uri = old_database("3.15.1", kind)
     before = dump(uri)
     script = """
-from database import postgresql, sqlite
+from database import catalog, sqlite
 from backups import backup
-postgresql.count_rows = sqlite.check = die
+catalog.count_rows = sqlite.check = die
 backup.back_up(sys.argv[1], Path(sys.argv[2]))
 """
     run_until_killed(script, uri, tmp_path / "sets")
