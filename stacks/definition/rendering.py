@@ -115,7 +115,7 @@ class Stores:
             uri = _sqlite(f"{data}/mlflow.db")
         destination = f"{data}/artifacts"
         if "bucket" in deployment.services:
-            destination = f"s3://{settings.s3_bucket}/artifacts"
+            destination = f"s3://{settings.s3_bucket}/{settings.s3_prefix}"
             folder = "/run/secrets" if in_container else f"{deployment.state}/secrets"
             environment["AWS_SHARED_CREDENTIALS_FILE"] = f"{folder}/object-store-credentials"
             environment["AWS_DEFAULT_REGION"] = settings.s3_region

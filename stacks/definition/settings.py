@@ -93,6 +93,9 @@ class Settings(BaseModel):
     object_store_url: Url = ""
     s3_endpoint: Url = ""
     s3_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = "mlflow"
+    s3_prefix: Annotated[
+        str, Field(pattern=r"^[0-9A-Za-z_-][0-9A-Za-z_.-]*(/[0-9A-Za-z_-][0-9A-Za-z_.-]*)*$")
+    ] = "artifacts"
     s3_region: Annotated[str, Field(pattern=r"^[0-9A-Za-z_.-]+$")] = "us-east-1"
     s3_access_key: SecretStr = SecretStr("")
     s3_secret_key: SecretStr = SecretStr("")

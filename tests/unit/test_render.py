@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from console import UserError
 from stacks import catalogue
 from stacks.definition.rendering import FRAMES, render
 from stacks.definition.services import SERVICES
@@ -103,3 +104,13 @@ def test_an_allowed_host_may_change_things_from_its_own_pages() -> None:
     assert "ml.example.com" in server["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
     assert "ml.example.com:*" in server["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
     assert "http://ml.example.com:5555" in server["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
+
+
+def test_stacks_that_share_a_bucket_have_a_prefix_each() -> None:
+    for settings, place in (((), "s3://mlflow/artifacts"), (("s3_prefix=team/one",), "s3://mlflow/team/one")):
+        rendered = render(deployment("quickstart", *settings), "compose")["compose.yaml"]
+        server = yaml.safe_load(rendered)["services"]["mlflow"]
+        assert server["environment"]["MLFLOW_ARTIFACTS_DESTINATION"] == place
+    for bad in ("", "/x", "x/", "a//b", "../x", "a b", ".hidden"):
+        with pytest.raises(UserError):
+            deployment("quickstart", f"s3_prefix={bad}")
