@@ -8,6 +8,7 @@ reaches a terminal raw: `plain` and `cell` take out what would move its cursor, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 EVERY = 5.0  # seconds between two lines of progress where there is no terminal
 EVERY_ON_TERMINAL = 0.1  # seconds
+NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)  # whoever gave the name can give another
 BROKEN_PIPE = 141  # the exit code of a program that SIGPIPE ended, as a shell says it
 # All that is no text: control characters but for tab and newline, marks that turn the direction of writing, and
 # halves of characters, which is how Python keeps a file's name that is not UTF-8.
@@ -95,6 +97,9 @@ def user_errors(*, debug: bool = False) -> Iterator[None]:
             raise
         raise SystemExit(BROKEN_PIPE) from None
     except Exception as error:
+        if not debug and isinstance(error, OSError) and error.errno in NO_NAME:
+            note(f"error: {(error.strerror or 'no such name').lower()}: {error.filename}")
+            raise SystemExit(1) from None
         if debug or not is_full(error):
             raise
         note(f"error: {full_disk(error)}")

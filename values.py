@@ -88,12 +88,10 @@ def parse_list(given: str) -> tuple[str, ...]:
     """Words with commas between, each once.
 
     Raises:
-        ValueError: a word is empty (as an unset shell variable leaves it) or has a blank in it.
+        ValueError: a word is empty (as an unset shell variable leaves it), or has a blank or what is no text in it.
     """
     words = [word.strip() for word in given.split(",")]
-    if not all(words) or any(
-        character.isspace() or character == "\0" for word in words for character in word
-    ):
+    if not all(word.isprintable() and word.split() == [word] for word in words):
         raise ValueError
     return tuple(dict.fromkeys(words))
 

@@ -48,6 +48,13 @@ def test_notes_errors_and_tables_hold_no_raw_name(capsys: pytest.CaptureFixture[
     assert "[/foo] [bold]" in captured.out
 
 
+def test_a_name_that_no_file_can_have_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end, user_errors():
+        Path("x" * 300).stat()
+    assert end.value.code == 1
+    assert capsys.readouterr().err == f"error: file name too long: {'x' * 300}\n"
+
+
 def test_elsewhere_than_on_a_terminal_progress_is_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

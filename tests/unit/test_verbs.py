@@ -138,6 +138,8 @@ def test_a_flag_of_invoke_itself_is_no_flag_of_a_task(flag: str) -> None:
         ("cleanup", "--run-ids=,", "ids with commas between"),
         ("cleanup", "--run-ids= ", "ids with commas between"),
         ("cleanup", "--run-ids=a,,b", "ids with commas between"),
+        ("cleanup", "--run-ids=a b", "ids with commas between"),
+        ("cleanup", "--run-ids=\udcff", "ids with commas between"),
         ("cleanup", "--experiment-ids=", "numbers with commas between"),
         ("cleanup", "--experiment-ids=12345678901234567890123", "numbers with commas between"),
         ("cleanup", "--experiment-ids=1,x", "numbers with commas between"),
