@@ -23,6 +23,7 @@ from invoke.tasks import Task
 
 import arguments
 from console import UsageError, unread, user_errors
+from process.proxies import spare_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -93,6 +94,7 @@ def namespace(tasks: Iterable[VerbTask], requests: dict[str, type[Request]]) -> 
     made = Collection(*tasks)
     if _is_invoke(sys.argv[0]):
         sys.excepthook = _unless_unread
+        spare_loopback()
         with user_errors():
             check(sys.argv[1:], made, requests)
     return made

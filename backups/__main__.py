@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import arguments
-from console import UserError, confirm, emit_json, note, user_errors
+from console import UserError, confirm, emit_json, note, result, user_errors
 from verbs import Backup, Backups, Migrate, Restore
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _backups(request: Backups) -> int:
     if request.json:
         emit_json({"folder": where, "sets": rows, "rest": rest})
     else:
-        print("\n".join(lines))
+        result("\n".join(lines))
     for text in [*damaged.values(), *rest]:
         note(f"  {text}")
     return 1 if damaged else 0

@@ -29,6 +29,7 @@ class StackUnderTest:
         state_dir: where it keeps its state.
         settings: settings given through the environment.
         root: the checkout that `invoke` runs in.
+        variables: of the environment, beside the settings.
     """
 
     name: str
@@ -36,6 +37,7 @@ class StackUnderTest:
     state_dir: Path
     settings: dict[str, object] = field(default_factory=dict)
     root: Path = ROOT
+    variables: dict[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -47,7 +49,7 @@ class StackUnderTest:
 
     def environment(self) -> dict[str, str]:
         ours = {f"{PREFIX}{name.upper()}": str(value) for name, value in self.settings.items()}
-        return {**os.environ, f"{PREFIX}STATE_DIR": str(self.state_dir), **ours}
+        return {**os.environ, f"{PREFIX}STATE_DIR": str(self.state_dir), **ours, **self.variables}
 
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "invoke", *words]

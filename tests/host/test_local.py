@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackUnderTest]:
-    subject = StackUnderTest("local", "host", tmp_path_factory.mktemp("state"), {"port": free_port()})
+    nobody_there = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    subject = StackUnderTest(
+        "local", "host", tmp_path_factory.mktemp("state"), {"port": free_port()}, variables=nobody_there
+    )
     subject.up()
     yield subject
     if subject.state.joinpath("stack.json").exists():

@@ -35,7 +35,7 @@ MAY: dict[str, set[str]] = {
     "flags": {"console", "values"},
     "verbs": {"console", "flags"},
     "arguments": {"console", "flags", "verbs"},
-    "commandline": {"console", "flags", "verbs", "arguments"},
+    "commandline": {"console", "process", "flags", "verbs", "arguments"},
     "artifacts": GROUND,
     "database": GROUND | FLAGS | {"artifacts"},
     "gateway": DATA,
