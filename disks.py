@@ -24,7 +24,7 @@ MEND = (
     "what frees some: invoke cleanup (what users deleted), invoke prune (images and environments of no use), "
     "or a set less of those that invoke backups lists"
 )
-_MEND_TEMPORARY = "what frees some: other folders for temporary files: TMPDIR=FOLDER"
+_MEND_TEMPORARY = "or have temporary files elsewhere: TMPDIR=FOLDER"
 _written: dict[Path, str] = {}  # places that this process writes to, and what frees room there
 
 

@@ -24,6 +24,13 @@ os.environ.update(
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a longer run kill more often what is dear to kill."""
+    parser.addoption(
+        "--kills", type=int, default=6, help="tries of each test that kills up, down and their like"
+    )
+
+
 @pytest.fixture(autouse=True, scope="module")
 def own_servers() -> Iterator[None]:
     """The servers that a module's client spoke to are not those of the next one."""

@@ -29,8 +29,8 @@ def watch(deployment: Deployment) -> None:
     for place in (deployment.state, deployment.postgres_data):
         writes_to(
             place,
-            f"what frees some: invoke cleanup --stack={deployment.name} (what users deleted), its logs in "
-            f"{deployment.state / 'logs'}, or a set less of those that invoke backups lists",
+            f"what frees some: invoke cleanup --stack={deployment.name} (what users deleted), invoke prune, its logs "
+            f"in {deployment.state / 'logs'}, or a set less of those that invoke backups lists",
         )
 
 

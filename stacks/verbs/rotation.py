@@ -93,6 +93,8 @@ def begin(deployment: Deployment, names: list[str]) -> None:
 def finish(deployment: Deployment, engine: str) -> None:
     """After an `up` that went well: forget the values before; nothing, where no rotation was begun."""
     place = deployment.state / ROTATION
+    for rest in ("new", "done"):  # of one that was killed before it counted, or after it ended
+        shutil.rmtree(place.with_name(f"{place.name}.{rest}"), ignore_errors=True)
     if not place.exists():
         return
     for name in secrets.PREVIOUS:
@@ -100,7 +102,6 @@ def finish(deployment: Deployment, engine: str) -> None:
         if path.exists():
             secrets.write(path, "", engine)
     done = place.with_name(f"{place.name}.done")
-    shutil.rmtree(done, ignore_errors=True)
     place.rename(done)
     shutil.rmtree(done)
 

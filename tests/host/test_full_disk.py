@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import mlflow
@@ -15,6 +14,7 @@ import pytest
 from develop.scratch.ports import free_port, free_ports
 from develop.scratch.stack import StackUnderTest
 from services.postgres import SYSTEM_STATE
+from tests.support.small_disk import fill, mounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,22 +26,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A file system of 60 MB."""
-    folder = tmp_path_factory.mktemp("small") / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "none", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Take the last byte of a file system; returns the file that holds it."""
-    path = folder / "filler"
-    with path.open("ab", buffering=0) as filler:
-        for size in (1 << 20, 4096):
-            with suppress(OSError):
-                while True:
-                    filler.write(b"x" * size)
-    return path
+    with mounted(tmp_path_factory.mktemp("small") / "disk", "60m") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -160,24 +146,21 @@ def test_cleanup_works_on_a_full_disk(
 @pytest.fixture
 def quickstart(tmp_path: Path) -> Iterator[tuple[StackUnderTest, Path]]:
     """PostgreSQL, an object store and their stack on a file system of 300 MB, and that file system."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "none", str(folder)], check=True)
-    stack = StackUnderTest("quickstart", "host", folder, free_ports())
-    stack.up()
-    stack.down()
-    # root's cluster lies elsewhere: it comes to the same disk
-    data = SYSTEM_STATE / json.loads((stack.state / "stack.json").read_text())["project"]
-    moved = folder / "cluster"
-    shutil.move(data, moved)
-    data.mkdir(mode=0o711)
-    subprocess.run(["mount", "--bind", str(moved), str(data)], check=True)
-    yield stack, folder
-    (folder / "filler").unlink(missing_ok=True)
-    stack.down("--volumes", "--yes")
-    subprocess.run(["umount", "-l", str(data)], check=True)
-    data.rmdir()
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / "disk", "300m") as folder:
+        stack = StackUnderTest("quickstart", "host", folder, free_ports())
+        stack.up()
+        stack.down()
+        # root's cluster lies elsewhere: it comes to the same disk
+        data = SYSTEM_STATE / json.loads((stack.state / "stack.json").read_text())["project"]
+        moved = folder / "cluster"
+        shutil.move(data, moved)
+        data.mkdir(mode=0o711)
+        subprocess.run(["mount", "--bind", str(moved), str(data)], check=True)
+        yield stack, folder
+        (folder / "filler").unlink(missing_ok=True)
+        stack.down("--volumes", "--yes")
+        subprocess.run(["umount", "-l", str(data)], check=True)
+        data.rmdir()
 
 
 def test_quickstart_on_a_full_disk(quickstart: tuple[StackUnderTest, Path], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,3 +48,9 @@ def contained(before: Any, after: Any, where: str = "") -> list[str]:
         lost = [f"{where}/{key} is gone" for key in before if key not in after]
         return lost + [x for key in kept for x in contained(before[key], after[key], f"{where}/{key}")]
     return [] if before == after else [f"{where}: {before!r} became {after!r}"]
+
+
+def statements(path: Path) -> str:
+    """All that a SQLite file holds; MLflow's migrations make some indexes in no fixed order."""
+    with closing(sqlite3.connect(path)) as connection:
+        return "\n".join(sorted(connection.iterdump()))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from backups import sets
@@ -15,18 +13,13 @@ from database.connection import connect
 from database.revision import inspect_schema
 from tests.support import old_databases
 from tests.support.killed import Killer
+from tests.support.old_databases import statements
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MODULES = ("backups.backup", "backups.restore", "backups.migrate", "artifacts.local", "mlflow.store.db.utils")
 FILES = 6
-
-
-def statements(path: Path) -> str:
-    """All that a database holds; MLflow's migrations make some indexes in no fixed order."""
-    with closing(sqlite3.connect(path)) as connection:
-        return "\n".join(sorted(connection.iterdump()))
 
 
 def content(folder: Path) -> dict[str, bytes]:

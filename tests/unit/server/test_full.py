@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import json
 from typing import Any
 
 import pytest
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
+from fastapi import FastAPI
 
-from server.full import is_full
+from server.full import is_full, tell_when_full
 
 
 def refused(code: str, status: int) -> ClientError:
@@ -31,3 +34,14 @@ def refused(code: str, status: int) -> ClientError:
 )
 def test_a_full_store_is_recognised(error: Exception, full: bool) -> None:
     assert is_full(error) is full
+
+
+def test_a_full_folder_of_temporary_files_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = FastAPI()
+    tell_when_full(app)
+    handler: Any = app.exception_handlers[OSError]
+    for room, told in ((False, "temporary files (TMPDIR) is full"), (True, "the artifact store is full")):
+        monkeypatch.setattr("disks.has_room", lambda _folder, room=room: room)
+        answer = asyncio.run(handler(None, OSError(errno.ENOSPC, "No space left on device")))
+        assert answer.status_code == 507
+        assert told in json.loads(answer.body)["message"]
