@@ -10,15 +10,13 @@ import argparse
 import hashlib
 import json
 import os
-import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from console import UserError, emit_json, note, user_errors
 from gateway.__main__ import add_file_arguments
 from gateway.asgi import no_key
+from gateway.client import Server
 from gateway.config import Endpoint, Gateway, Route, load
 
 if TYPE_CHECKING:
@@ -100,58 +98,6 @@ def wanted(endpoint: Endpoint) -> Wanted:
     }
     secret = {key.removeprefix(prefix): value for key, value in secrets.items()}
     return Wanted(secret or {"api_key": "none"}, settings, endpoint.provider, endpoint.model)
-
-
-class Server:
-    """The REST API of one tracking server's gateway.
-
-    Args:
-        uri: of the tracking server.
-    """
-
-    def __init__(self, uri: str) -> None:
-        self.uri = uri.rstrip("/")
-
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Make one call.
-
-        Raises:
-            UserError: the server does not answer, or refuses.
-        """
-        request = urllib.request.Request(  # noqa: S310 - the scheme is checked in main
-            f"{self.uri}/api/3.0/mlflow/gateway/{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            method=method,
-            headers={"Content-Type": "application/json"},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-                result: dict[str, Any] = json.load(answer)
-                return result
-        except urllib.error.HTTPError as error:
-            with error:
-                text = error.read().decode("utf-8", "replace")
-            try:
-                text = json.loads(text)["message"]
-            except (ValueError, KeyError, TypeError):
-                text = text[:200]
-            raise UserError(f"the tracking server refuses {path}: {text}", f"server: {self.uri}") from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"the tracking server does not answer: {error}", f"server: {self.uri}") from None
-
-    def wait(self, seconds: float) -> None:
-        """Wait until the server is ready; when it does not become so, the first call says why."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(f"{self.uri}/ready", timeout=seconds):  # noqa: S310
-                    return
-            except OSError:
-                time.sleep(0.1)
-
-    def listed(self, path: str, key: str, name: str) -> dict[str, dict[str, Any]]:
-        """List all things of a kind by name."""
-        return {thing[name]: thing for thing in self.call("GET", f"{path}/list").get(key, [])}
 
 
 def sync(gateway: Gateway, server: Server, *, usage_tracking: bool = False) -> Report:
