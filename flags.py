@@ -249,6 +249,13 @@ ARTIFACT_ROOT = Flag(
     "how rows shall name artifacts that have moved: mlflow-artifacts:/ where a server serves them",
     side="beside",
 )
+PLAN = Flag("plan", values.SWITCH, "print the plan as JSON and change nothing", side="beside")
+SHOWN = Flag(
+    "shown",
+    values.text("FINGERPRINT", "a fingerprint"),
+    "of the plan that was agreed to; with another one nothing is done",
+    side="beside",
+)
 KEYS_TO = Flag("keys-to", values.text("FOLDER", "a folder"), "where the set's key files go", side="beside")
 MIGRATE = Flag(
     "migrate",

@@ -286,6 +286,8 @@ class Restore(Request):
     artifact_root: str = flag(flags.ARTIFACT_ROOT)
     keys_to: str = flag(flags.KEYS_TO)
     migrate: bool = flag(flags.MIGRATE)
+    plan: bool = flag(flags.PLAN)
+    shown: str = flag(flags.SHOWN)
     debug: bool = flag(flags.DEBUG)
 
 

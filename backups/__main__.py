@@ -94,8 +94,14 @@ def _restore(request: Restore) -> int:
 
     uri, destination = _uri(request), request.artifacts_destination or None
     with open_backup(request.backup) as one:
-        for line in restore.plan(uri, one).lines(destination):
-            note(line)
+        plan = restore.plan(uri, one)
+        if not request.shown:
+            for line in plan.lines(destination):
+                note(line)
+        if request.plan:
+            plan.others.refuse_keys()
+            emit_json(plan.as_json())
+            return 0
         if not confirm("Replace what is there now?", yes=request.yes):
             return 1
         result = restore.restore(
@@ -105,6 +111,7 @@ def _restore(request: Restore) -> int:
             artifact_root=request.artifact_root or None,
             keys_to=Path(request.keys_to) if request.keys_to else None,
             to_head=request.migrate,
+            shown=request.shown,
             wait_seconds=request.wait,
             pg_command=request.pg_command or None,
         )

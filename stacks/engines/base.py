@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stacks.definition.deployment import Deployment
 
 RESTART_SECONDS = 180.0
+AWAY = {"stopped", "exited"}  # states of a service that nobody waits for
 
 
 @dataclass(frozen=True)
@@ -204,18 +205,25 @@ class Engine(ABC):
 
     @contextmanager
     def without_server(self) -> Iterator[None]:
-        """Stop the tracking server for as long as the block lasts, then bring the stack up again.
+        """Have nothing write to the stores as long as the block lasts; what ran before it runs again after it.
 
         Raises:
             UserError: the stack does not come up again.
         """
-        note("stopping the tracking server")
-        self.stop(self.deployment.server)
+        writers = self.deployment.having("writes")
+        running = [
+            status.name for status in self.services() if status.name in writers and status.state not in AWAY
+        ]
+        if running:
+            note(f"stopping {' and '.join(running)}")
+        for name in running:
+            self.stop(name)
         try:
             yield
         finally:
-            note("bringing the stack up again")
-            self.up(timeout=RESTART_SECONDS)
+            if running:
+                note("bringing the stack up again")
+                self.up(timeout=RESTART_SECONDS)
 
     @abstractmethod
     def stop(self, service: str) -> None:

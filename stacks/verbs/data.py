@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console import UserError, interactive, note
+from console import UserError, confirm, emit_json, note
 from stacks import engines
 from stacks.definition.rendering import Stores
 from stacks.definition.settings import ROOT
@@ -21,13 +21,11 @@ from stacks.state.record import locked
 from verbs import Cleanup, Inspect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Mapping, Sequence
 
     from stacks.engines import Engine
     from verbs import Backup, Migrate, Request, Restore, Usage
 
-STORES = ("postgres", "object-store")
 PASSPHRASE = "gateway-passphrase"  # noqa: S105 (the secret's name)
 
 
@@ -70,8 +68,19 @@ def migrate(request: Migrate) -> None:
     if is_bucket(request.to):  # what fails is put back from there at once
         raise UserError("migrate takes its backup to a folder", "give --to=FOLDER")
     to = folder_of_sets(request.to)
-    with locked(deployment, "migrate"), _without_server(engine, yes=request.yes):
-        code = engine.run(request.but(to=str(to)).argv(), _named(engine), folders=[to])
+    words = request.but(to=str(to), yes=True).argv()
+    with locked(deployment, "migrate"):
+        schema = _answer(engine, request.but(check=True, json=True))
+        if schema["state"] != "behind":  # nothing to do, or nothing that can be done: it says so
+            _finish(engine.run(words, _named(engine), folders=[to]))
+            return
+        note(f"  a backup goes to {to} first")
+        if not confirm(f"Migrate the database of stack '{request.stack}'?", yes=request.yes):
+            if request.json:
+                emit_json(schema)
+            raise SystemExit(1)
+        with engine.without_server():
+            code = engine.run(words, _named(engine), folders=[to])
     _finish(code)
 
 
@@ -91,7 +100,7 @@ def backup(request: Backup) -> None:
 def back_up(engine: Engine, request: Backup) -> int:
     """`backup` of the stack of an engine; returns the verb's exit code."""
     to = request.to
-    keys = (str(engine.secret(PASSPHRASE)),) if "gateway-sync" in engine.deployment.services else ()
+    keys = (str(engine.secret(PASSPHRASE)),) if PASSPHRASE in engine.deployment.rotated else ()
     with _exchange() as folder:
         variables = {**_named(engine), **_keys_of(to, folder)}
         place = to if is_bucket(to) else folder_of_sets(to)
@@ -99,7 +108,7 @@ def back_up(engine: Engine, request: Backup) -> int:
         folders = [folder, *([place] if isinstance(place, Path) else [])]
         # PostgreSQL writes a snapshot; the room for that must not go into the set itself
         elsewhere = not isinstance(place, Path) or not reserve.on_disk_of(engine.deployment, place)
-        asks = "postgres" in engine.deployment.services and elsewhere
+        asks = bool(engine.deployment.having("keeps_data")) and elsewhere
         with reserve.at_hand(engine.deployment) if asks else nullcontext():
             return engine.run(words, variables, folders=folders)
 
@@ -121,26 +130,54 @@ def restore(request: Restore) -> None:
     given = request.backup
     if not is_bucket(given):
         given = str(_existing_set(given))
-    with locked(engine.deployment, "restore"), _without_server(engine, yes=request.yes):
-        code = put_back(engine, request.but(backup=given, migrate=True))  # a server will start
+    request = request.but(backup=given, migrate=True)  # a server will start
+    with locked(engine.deployment, "restore"):
+        with _exchange() as folder:
+            plan = _answer(engine, request.but(plan=True), *_reaching(request, folder))
+        if not confirm(f"Replace the data of stack '{request.stack}'?", yes=request.yes):
+            raise SystemExit(1)
+        with engine.without_server():
+            code = put_back(engine, request.but(yes=True, shown=plan["fingerprint"]))
     _finish(code)
 
 
 def put_back(engine: Engine, request: Restore) -> int:
     """`restore` to the stack of an engine, whose server does not run; returns the verb's exit code."""
-    address = request.backup
     with _exchange() as folder:
-        variables, folders = _keys_of(address, folder), [folder]
-        if not is_bucket(address):
-            folders.append(Path(address))
+        variables, folders = _reaching(request, folder)
         words = request.but(artifact_root="mlflow-artifacts:/", keys_to=str(folder)).argv()
         code = engine.run(words, variables, folders=folders)
         then = folder / PASSPHRASE
-        if code == 0 and "gateway-sync" in engine.deployment.services and then.exists():
+        if code == 0 and PASSPHRASE in engine.deployment.rotated and then.exists():
             uri = Stores.of(engine.deployment, engine.name).backend_store_uri
             words = [uri, str(then), str(engine.secret(PASSPHRASE))]
             code = engine.run(["-m", "services.rekey", *words], {}, folders=[folder])
         return code
+
+
+def _reaching(request: Restore, folder: Path) -> tuple[dict[str, str], list[Path]]:
+    """What a command needs to reach a set: variables, and the folders that it is given."""
+    here = [] if is_bucket(request.backup) else [Path(request.backup)]
+    return _keys_of(request.backup, folder), [folder, *here]
+
+
+def _answer(
+    engine: Engine, request: Request, variables: Mapping[str, str] | None = None, folders: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """The JSON that a verb answers with; what it says to people goes to them.
+
+    Raises:
+        SystemExit: it failed, and has said why.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        code = engine.run(
+            request.argv(), {**_named(engine), **(variables or {})}, folders=folders, output=output
+        )
+        output.seek(0)
+        text = output.read()
+    if not text:
+        raise SystemExit(code or 1)
+    return dict(json.loads(text))
 
 
 def inspect(engine: Engine) -> dict[str, Any]:
@@ -163,7 +200,8 @@ def _engine(stack: str) -> Engine:
         UserError: the stack was never up, or a store does not run.
     """
     engine = engines.running(open_recorded(stack))
-    away = [one for one in engine.services() if one.name in STORES and one.state != "running"]
+    stores = engine.deployment.having("keeps_data")
+    away = [one for one in engine.services() if one.name in stores and one.state != "running"]
     if away:
         raise UserError(
             f"the data of stack '{stack}' is out of reach: its service '{away[0].name}' is {away[0].state}",
@@ -175,11 +213,6 @@ def _engine(stack: str) -> Engine:
 def is_bucket(address: str) -> bool:
     """Whether a place of backups is a bucket, not a folder."""
     return address.startswith("s3://")
-
-
-def _without_server(engine: Engine, *, yes: bool) -> AbstractContextManager[None]:
-    """Have the server away, unless the answer is no already: nobody is there to ask."""
-    return engine.without_server() if yes or interactive() else nullcontext()
 
 
 @contextmanager

@@ -56,9 +56,10 @@ def up(deployment: Deployment, *, engine: str, timeout: float) -> dict[str, Any]
 
 def _make_way(deployment: Deployment) -> None:
     """On a full disk PostgreSQL does not start, and without it nothing there can be cleaned up."""
-    if "postgres" in deployment.services and deployment.recorded.engine:
+    stores = deployment.having("keeps_data")
+    if stores and deployment.recorded.engine:
         states = {status.name: status.state for status in engines.running(deployment).services()}
-        if states["postgres"] != "running":
+        if any(states[name] != "running" for name in stores):
             reserve.give_up(deployment)
 
 
