@@ -146,6 +146,7 @@ SET = Flag(
     "a setting for this run; may be given again",
     repeatable=True,
 )
+RESET = Flag("reset", values.SWITCH, "forget the settings that the stack was last brought up with")
 TIMEOUT = Flag("timeout", values.SECONDS, "seconds to wait until all of it is ready", default=180.0)
 VOLUMES = Flag("volumes", values.SWITCH, "remove the data too, after a question")
 SERVICE = Flag(

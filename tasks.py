@@ -27,7 +27,7 @@ def up(request: verbs.Up) -> None:
     from stacks.state.opening import open_deployment
     from stacks.verbs import lifecycle, report
 
-    deployment = open_deployment(request.stack, list(request.set))
+    deployment = open_deployment(request.stack, list(request.set), reset=request.reset)
     answer = lifecycle.up(deployment, engine=request.engine, timeout=request.timeout)
     report.up(answer, as_json=request.json)
 
@@ -47,7 +47,10 @@ def status(request: verbs.Status) -> None:
     from stacks.state.opening import open_recorded
     from stacks.verbs import lifecycle, report
 
-    report.status(lifecycle.status(open_recorded(request.stack)), as_json=request.json)
+    answer = lifecycle.status(open_recorded(request.stack))
+    report.status(answer, as_json=request.json)
+    if answer["missing"]:
+        raise SystemExit(1)
 
 
 @task(verbs.Logs)

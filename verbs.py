@@ -124,6 +124,7 @@ class Up(Request):
     stack: str = flag(flags.STACK)
     engine: str = flag(flags.ENGINE)
     set: tuple[str, ...] = flag(flags.SET)
+    reset: bool = flag(flags.RESET)
     timeout: float = flag(flags.TIMEOUT)
     json: bool = flag(flags.JSON)
 

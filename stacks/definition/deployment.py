@@ -30,7 +30,9 @@ class Record:
         mlflow_version: that it runs.
         images: image reference by image name (compose engine).
         secrets: names of the secrets made so far.
-        settings: those that are not the default, by name; none of them is secret.
+        exported: provider keys that came from the environment, by the variable's name.
+        down: it was taken down since.
+        settings: those that were chosen beyond the stack's file, by name; none of them is secret.
         version: of this project, which wrote it; empty for one before 0.1.0 said so.
     """
 
@@ -43,6 +45,8 @@ class Record:
     mlflow_version: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
+    exported: tuple[str, ...] = ()
+    down: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
 
@@ -54,10 +58,14 @@ class GatewayInputs:
     Attributes:
         config: the text of gateway.yaml.
         keys: provider keys by file name.
+        exported: those of them that the environment gave.
+        missing: names of endpoints and routes that lack a key, each with which one.
     """
 
     config: str
     keys: Mapping[str, str] = field(repr=False)
+    exported: tuple[str, ...] = field(default=(), compare=False)
+    missing: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def digest(self) -> str:

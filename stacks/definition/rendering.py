@@ -14,6 +14,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from console import UserError
+from stacks.definition.services import SERVICES, reachable
 from stacks.definition.settings import ROOT, UNPRINTABLE
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def render(deployment: Deployment, engine: str) -> dict[str, str]:
         "published": f"[{deployment.settings.host}]"
         if ":" in deployment.settings.host
         else deployment.settings.host,
+        "server_url": SERVICES["mlflow"].url(deployment.settings),
         "cors_allowed_origins": _cors_allowed_origins(deployment.settings),
         "max_connections": CONNECTIONS_PER_WORKER * deployment.workers + SPARE_CONNECTIONS,
         "declared": {},
@@ -163,13 +165,21 @@ def _allowed_hosts(settings: Settings, service: str) -> str:
     The match includes the port, and is fnmatch's where the entry holds a star, where a bracket opens a character
     class (mlflow.server.security_utils.is_allowed_host_header): so each name is given twice.
     """
-    names = ("localhost", "127.0.0.1", "[::1]", service, *settings.allowed_hosts)
+    names = dict.fromkeys(
+        ("localhost", "127.0.0.1", "[::1]", service, *_own(settings), *settings.allowed_hosts)
+    )
     return ",".join(form for name in names for form in (name, f"{name.replace('[', '[[]')}:*"))
+
+
+def _own(settings: Settings) -> tuple[str, ...]:
+    """The address of the setting 'host', where it is another one than every server answers to."""
+    name = reachable(settings.host)
+    return () if name in {"localhost", "127.0.0.1", "[::1]"} else (name,)
 
 
 def _cors_allowed_origins(settings: Settings) -> str:
     """Origins whose browsers may change something: the UI's own at every allowed host, and those that are set."""
-    own = (f"http://{name}:{settings.port}" for name in settings.allowed_hosts)
+    own = (f"http://{name}:{settings.port}" for name in (*_own(settings), *settings.allowed_hosts))
     return ",".join(("http://mlflow:5000", *own, *settings.cors_allowed_origins))
 
 

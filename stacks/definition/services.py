@@ -59,6 +59,7 @@ class Service:
         external: what of that is not ours to change, and where it is changed.
         port: the setting that holds the port it publishes for people; None publishes nothing.
         local_port: the port it listens on beside that on the host engine, on 127.0.0.1.
+        greeting: what a service at `local_port` answers at once, if it is well.
         readiness: path of the URL that answers 200 once it is ready.
         serves: it is the tracking server; maintenance commands run in its container.
         writes: it changes the stores, so it is stopped where they must stand still.
@@ -79,6 +80,7 @@ class Service:
     external: str = ""
     port: Callable[[Settings], int] | None = None
     local_port: Callable[[Settings], int] | None = None
+    greeting: bytes = b""
     readiness: str = "/"
     serves: bool = False
     writes: bool = False
@@ -92,7 +94,7 @@ class Service:
 
     def url(self, settings: Settings) -> str | None:
         """The address a person opens."""
-        return f"http://{_reachable(settings.host)}:{self.port(settings)}" if self.port else None
+        return f"http://{reachable(settings.host)}:{self.port(settings)}" if self.port else None
 
     def ports(self, settings: Settings) -> tuple[int, ...]:
         """All that it may listen on at this machine."""
@@ -106,6 +108,7 @@ SERVICES: dict[str, Service] = {
         image="postgres",
         wanted=lambda settings, _: not settings.database,
         local_port=lambda settings: settings.postgres_port,
+        greeting=bytes.fromhex("0000000804d2162f"),  # SSLRequest (PostgreSQL manual, 54.7 Message Formats)
         keeps_data=True,
         before_schema=True,
         secrets=(Secret("postgres-password", keeps_previous=True), Secret("database-password")),
@@ -116,6 +119,7 @@ SERVICES: dict[str, Service] = {
         fetched=lambda settings: "rustfs" if settings.object_store == "rustfs" else "",
         wanted=lambda settings, _: settings.object_store != "external",
         local_port=lambda settings: settings.object_store_port,
+        greeting=b"HEAD / HTTP/1.0\r\n\r\n",
         keeps_data=True,
         before_schema=True,
         secrets=(
@@ -157,7 +161,7 @@ SERVICES: dict[str, Service] = {
 }
 
 
-def _reachable(host: str) -> str:
+def reachable(host: str) -> str:
     """The address to open for a service that listens on `host` (all interfaces are reached by loopback)."""
     try:
         address = ipaddress.ip_address(host)
@@ -166,6 +170,11 @@ def _reachable(host: str) -> str:
     if address.is_unspecified:
         return "127.0.0.1" if address.version == 4 else "[::1]"
     return f"[{host}]" if address.version == 6 else host
+
+
+_DIRECT = urllib.request.build_opener(
+    urllib.request.ProxyHandler({})
+)  # no proxy reaches this machine's loopback
 
 
 def probe(url: str, *, seconds: float = 3.0) -> dict[str, Any] | None:
@@ -180,7 +189,7 @@ def probe(url: str, *, seconds: float = 3.0) -> dict[str, Any] | None:
         object with the further key ``problem``, which says why, or None where it does not say.
     """
     try:
-        with urllib.request.urlopen(url, timeout=seconds) as answer:  # noqa: S310 (our own http URL)
+        with _DIRECT.open(url, timeout=seconds) as answer:
             return dict(json.load(answer))
     except urllib.error.HTTPError as error:
         try:

@@ -1,9 +1,9 @@
 """The settings of a stack: one frozen, typed object, and where its values come from.
 
-Precedence, weakest first: default < stack file < ``.env`` < environment < ``--set KEY=VALUE``. In ``.env`` and in
-the environment a setting is written ``MLFLOW_STACKS_<NAME>``; ``.env.example`` documents every one of them. What is
-read from the environment and is no setting stands in `flags.VARIABLES`; what one process of ours tells another has the
-prefix ``_MLFLOW_STACKS_``.
+Precedence, weakest first: default < stack file < the last `up` < ``.env`` < environment < ``--set KEY=VALUE``. In
+``.env`` and in the environment a setting is written ``MLFLOW_STACKS_<NAME>``; ``.env.example`` documents every one of
+them. What is read from the environment and is no setting stands in `flags.VARIABLES`; what one process of ours tells
+another has the prefix ``_MLFLOW_STACKS_``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import difflib
 import os
 import unicodedata
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cronsim import CronSim, CronSimError
 from pydantic import (
@@ -29,6 +30,9 @@ from pydantic import (
 
 from console import UserError
 from flags import VARIABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PREFIX = "MLFLOW_STACKS_"
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, line and paragraph separators
@@ -130,6 +134,7 @@ def load(
     stack_settings: dict[str, Any],
     overrides: list[str] | None = None,
     *,
+    recorded: Mapping[str, Any] | None = None,
     dotenv: Path = ROOT / ".env",
     surroundings: bool = True,
 ) -> Settings:
@@ -138,6 +143,7 @@ def load(
     Args:
         stack_settings: the ``[settings]`` of the stack's file.
         overrides: ``KEY=VALUE`` words, as ``--set`` takes them.
+        recorded: what the stack was last brought up with; what is no setting any more is left out.
         dotenv: the ``.env`` file; by default the one at the top of the checkout.
         surroundings: False leaves ``.env`` and the environment out (a deployment's record speaks for itself).
 
@@ -148,6 +154,11 @@ def load(
     origins: dict[str, str] = {}
     for source in (
         {name: (value, "the stack's file") for name, value in stack_settings.items()},
+        {
+            name: (value, "the last up (to forget it: invoke up --reset)")
+            for name, value in (recorded or {}).items()
+            if name in Settings.model_fields
+        },
         _from_dotenv(dotenv) if surroundings else {},
         _from_environment() if surroundings else {},
         _from_overrides(overrides or []),
@@ -171,14 +182,35 @@ def load(
         ) from None
 
 
+def chosen(stack_settings: dict[str, Any], merged: Settings) -> dict[str, Any]:
+    """What was chosen for a stack beyond its file, by name, in the form that JSON takes; no secret, and no place."""
+    own = load(stack_settings, surroundings=False).model_dump(mode="json")
+    known = merged.model_dump(
+        mode="json", exclude={"s3_access_key", "s3_secret_key", "mlflow_version", "state_dir"}
+    )
+    return {name: value for name, value in known.items() if value != own[name]}
+
+
+def changes(before: Settings, after: Settings) -> list[str]:
+    """What differs between two settings of one stack, a line each; no secret, and no place."""
+    return [
+        f"setting '{name}': {_text(getattr(before, name))} becomes {_text(getattr(after, name))}"
+        for name, field in Settings.model_fields.items()
+        if name not in {"mlflow_version", "state_dir"}
+        and field.annotation is not SecretStr
+        and getattr(before, name) != getattr(after, name)
+    ]
+
+
 def as_text(name: str) -> str:
     """A setting's default as it is written in ``.env`` and after ``--set``."""
     default = Settings.model_fields[name].get_default(call_default_factory=True)
-    if isinstance(default, tuple):
-        return ",".join(default)
-    if isinstance(default, SecretStr):
-        return default.get_secret_value()
-    return str(default).lower() if isinstance(default, bool) else str(default)
+    return default.get_secret_value() if isinstance(default, SecretStr) else _text(default, empty="")
+
+
+def _text(value: Any, empty: str = "(empty)") -> str:
+    text = ",".join(value) if isinstance(value, tuple) else str(value)
+    return (text.lower() if isinstance(value, bool) else text) or empty
 
 
 def _unknown(name: str, origin: str) -> UserError:
@@ -196,7 +228,14 @@ def _from_dotenv(path: Path) -> dict[str, tuple[str, str]]:
     from dotenv.parser import parse_stream
 
     found = {}
-    with path.open() as stream:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise UserError(
+            f"cannot read {path}: {reason}", f"a line of that file reads {PREFIX}PORT=5555"
+        ) from None
+    with StringIO(text) as stream:
         for binding in parse_stream(stream):
             where = f"{path}, line {binding.original.line}"
             if binding.error or (binding.key is not None and binding.value is None):

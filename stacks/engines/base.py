@@ -66,13 +66,21 @@ def no_room(name: str, status: ServiceStatus) -> UserError:
     return UserError(f"service '{name}' runs and is not ready: {status.detail}", *explain()[1:])
 
 
+def gone(program: str, error: OSError) -> UserError:
+    """What to say of a program that is not there any more."""
+    return UserError(f"cannot run {program}: {error.strerror}", "make what is missing anew: invoke up")
+
+
 def answer(command: Sequence[str], env: Mapping[str, str] | None = None) -> str:
     """What a command of ours prints.
 
     Raises:
         UserError: it failed; with the message that it ended with, whatever it wrote before.
     """
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise gone(command[0], error) from None
     if done.returncode != 0:
         _, ours, message = done.stderr.strip().rpartition("error: ")
         last = message.splitlines()[-1:] or [f"{command[0]} ended with exit code {done.returncode}"]

@@ -15,7 +15,7 @@ import psutil
 from console import UserError, note
 from stacks.definition.rendering import process_environment, render
 from stacks.definition.services import SERVICES
-from stacks.engines.base import Engine, ServiceStatus, answer, no_room
+from stacks.engines.base import Engine, ServiceStatus, answer, gone, no_room
 from stacks.engines.ports import check_port_is_free, listens
 from stacks.engines.supervisord import Supervisord, last_lines
 from stacks.state import environments, reserve, secrets
@@ -92,7 +92,7 @@ class HostEngine(Engine):
         self.write(files)
         fresh = self._supervisord.pid() is None
         if fresh:
-            self._supervisord.start(_clean_environment(), deadline)
+            self._supervisord.start(_clean_environment(self.deployment), deadline)
             changed = set(self.deployment.services)
         else:
             changed = self._supervisord.apply_changes()
@@ -163,7 +163,10 @@ class HostEngine(Engine):
         del folders
         command = [self.deployment.mlflow_python, *argv]
         variables = {**self._environment(), **environment}
-        return subprocess.run(command, env=variables, stdout=output, check=False).returncode
+        try:
+            return subprocess.run(command, env=variables, stdout=output, check=False).returncode
+        except OSError as error:
+            raise gone(command[0], error) from None
 
     def prepare(self) -> None:
         """See `Engine.prepare`."""
@@ -188,7 +191,7 @@ class HostEngine(Engine):
         return [str(folder) for folder in folders if folder.exists()]
 
     def _environment(self) -> dict[str, str]:
-        return {**_clean_environment(), **process_environment(self.deployment)}
+        return {**_clean_environment(self.deployment), **process_environment(self.deployment)}
 
     def _check_ports(self) -> None:
         """Find a taken port before anything is started; what runs already may keep its own."""
@@ -276,8 +279,8 @@ class HostEngine(Engine):
         if state != "running":
             return ServiceStatus(name, state, detail=info["spawnerr"] or info["description"])
         local_port = SERVICES[name].local_port
-        if local_port and not listens(local_port(self.deployment.settings)):
-            return ServiceStatus(name, state, health="unhealthy", detail="does not listen yet")
+        if local_port and not listens(local_port(self.deployment.settings), SERVICES[name].greeting):
+            return ServiceStatus(name, state, health="unhealthy", detail="does not answer")
         return self.probed(name, state=state, uptime=float(info["now"] - info["start"]))
 
     def _log(self, name: str) -> Path:
@@ -302,7 +305,19 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _clean_environment() -> dict[str, str]:
-    """This process' environment without what would steer MLflow behind the settings' back."""
+def _clean_environment(deployment: Deployment) -> dict[str, str]:
+    """This process' environment without what would steer MLflow, or be a provider key, behind the settings' back.
+
+    A proxy is for providers and not for the stack's own services.
+    """
     steering = ("MLFLOW_", "_MLFLOW_", "PYTHON", "AWS_", "PG", "SUPERVISOR_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(steering)}
+    keys = deployment.gateway.exported if deployment.gateway else ()
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(steering) and name not in keys
+    }
+    for name in ("NO_PROXY", "no_proxy"):
+        own = ("localhost", "127.0.0.1", "::1", deployment.settings.host)
+        kept[name] = ",".join(dict.fromkeys((*filter(None, os.environ.get(name, "").split(",")), *own)))
+    return kept

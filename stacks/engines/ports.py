@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -30,6 +31,12 @@ def check_port_is_free(host: str, port: int, deployment: Deployment) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                raise UserError(
+                    f"'{host}' is no address of this machine",
+                    "it is the setting 'host': 127.0.0.1 is this machine alone, 0.0.0.0 is whoever reaches it",
+                    "for example: invoke up --set host=0.0.0.0",
+                ) from None
             raise UserError(
                 f"cannot listen on {host}, port {port}: {str(error.strerror).lower()}{_holder(port)}",
                 *(
@@ -61,8 +68,11 @@ def _holder(port: int) -> str:
     return ""
 
 
-def listens(port: int) -> bool:
-    """Whether something takes connections at a port of 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.settimeout(2)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def listens(port: int, greeting: bytes = b"") -> bool:
+    """Whether something takes connections at a port of 127.0.0.1, and answers a greeting, if there is one."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+            connection.sendall(greeting)
+            return not greeting or bool(connection.recv(1))
+    except OSError:
+        return False

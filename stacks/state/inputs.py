@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from console import UserError
@@ -12,7 +15,7 @@ from stacks.state import secrets
 from stacks.state.record import make_private_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from stacks.catalogue import Stack
@@ -23,8 +26,17 @@ FOLDER = "gateway"  # a folder is mounted, not the file: a container sees a file
 EMPTY = "# There is no gateway.yaml yet; gateway/gateway.example.yaml shows one.\nendpoints: []\n"
 
 
-def wanted(stack: Stack, settings: Settings) -> GatewayInputs | None:
+def wanted(stack: Stack, settings: Settings, state: Path, before: Collection[str]) -> GatewayInputs | None:
     """What the user gives the gateway now; None where the stack has none.
+
+    A key that gateway.yaml calls ``$NAME`` may be exported: it is taken from the environment of this `up`, or else
+    stays what it was.
+
+    Args:
+        stack: of the catalogue.
+        settings: the merged settings.
+        state: the stack's state directory.
+        before: keys that were exported for an earlier `up`.
 
     Raises:
         UserError: gateway.yaml is wrong (names the key's path), or a file cannot be read.
@@ -33,18 +45,41 @@ def wanted(stack: Stack, settings: Settings) -> GatewayInputs | None:
         return None
     config = ROOT / settings.gateway_config.expanduser()
     keys = ROOT / settings.gateway_keys.expanduser()
-    if config.exists():
-        from gateway.config import load
+    given = _read(config, keys)
+    if not config.exists():
+        return given
+    import yaml
 
-        load(config, keys)
-    return _read(config, keys)
+    from gateway.config import load
+
+    kept = {name: _text(path) for name in before if (path := _keys(state) / name).is_file()}
+    known = {**kept, **os.environ}
+    missing = load(config, keys, known).missing()
+    named = set(_variables(yaml.safe_load(given.config)))
+    exported = {name: known[name] for name in sorted(named) if known.get(name)}
+    return GatewayInputs(given.config, {**given.keys, **exported}, tuple(exported), missing)
 
 
-def written(state: Path, services: Collection[str]) -> GatewayInputs | None:
-    """What the last `up` gave the gateway; None where the stack has none."""
+def _variables(node: object) -> Iterator[str]:
+    """The names of variables that gateway.yaml takes keys from."""
+    if isinstance(node, dict):
+        node = list(node.values())
+    if isinstance(node, list):
+        for part in node:
+            yield from _variables(part)
+    elif isinstance(node, str) and re.fullmatch(r"\$[A-Za-z_][A-Za-z0-9_]*", node):
+        yield node[1:]
+
+
+def _keys(state: Path) -> Path:
+    return state / secrets.FOLDER / "gateway-keys"
+
+
+def written(state: Path, services: Collection[str], exported: Collection[str]) -> GatewayInputs | None:
+    """What the last `up` gave the gateway, with the names of keys that were exported; None where it has none."""
     if not _has_gateway(services):
         return None
-    return _read(state / FOLDER / "gateway.yaml", state / secrets.FOLDER / "gateway-keys")
+    return replace(_read(state / FOLDER / "gateway.yaml", _keys(state)), exported=tuple(exported))
 
 
 def write(deployment: Deployment, *, engine: str) -> None:
@@ -52,7 +87,7 @@ def write(deployment: Deployment, *, engine: str) -> None:
     if deployment.gateway:
         make_private_dir(secrets.folder(deployment))
         _mirror({"gateway.yaml": deployment.gateway.config}, deployment.state / FOLDER, engine)
-        _mirror(deployment.gateway.keys, secrets.folder(deployment) / "gateway-keys", engine)
+        _mirror(deployment.gateway.keys, _keys(deployment.state), engine)
 
 
 def _read(config: Path, keys: Path) -> GatewayInputs:

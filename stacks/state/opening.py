@@ -10,7 +10,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
@@ -34,19 +34,25 @@ SOCKET_BYTES = 100  # of a socket's path (unix(7): 108, on macOS 104)
 SOCKETS = Path("/tmp") / f"mlflow-stacks-{os.getuid()}"  # noqa: S108 (a closed folder of this user's)
 
 
-def open_deployment(stack_name: str, overrides: list[str] | None = None) -> Deployment:
+def open_deployment(
+    stack_name: str, overrides: list[str] | None = None, *, reset: bool = False
+) -> Deployment:
     """Open a stack as its settings want it now.
 
     Args:
         stack_name: what ``--stack`` says.
         overrides: ``KEY=VALUE`` words of ``--set``.
+        reset: forget what it was last brought up with.
 
     Raises:
         UserError: an unknown stack, a wrong setting, a record that cannot be read, or a mistake in gateway.yaml.
     """
     stack, merged, given = _merged(stack_name, overrides)
     state = _state(stack, merged)
-    return _opened(stack, merged, given, record.read(state), inputs.wanted(stack, merged))
+    known = record.read(state)
+    if known.engine and not reset:
+        stack, merged, given = _merged(stack_name, overrides, known.settings)
+    return _opened(stack, merged, given, known, inputs.wanted(stack, merged, state, known.exported))
 
 
 def open_recorded(stack_name: str) -> Deployment:
@@ -59,10 +65,16 @@ def open_recorded(stack_name: str) -> Deployment:
     known = record.read(_state(stack, merged))
     if not known.engine:
         return _opened(stack, merged, given, known, None)
-    last = settings.load({**stack.settings, **known.settings}, surroundings=False)
+    last = settings.load(stack.settings, recorded=known.settings, surroundings=False)
     state = _state(stack, merged)
     last = last.model_copy(update={"state_dir": merged.state_dir})
-    return _opened(stack, last, given, known, inputs.written(state, services_of(stack, last)))
+    return _opened(stack, last, given, known, inputs.written(state, services_of(stack, last), known.exported))
+
+
+def last_settings(deployment: Deployment) -> Settings:
+    """The settings that a stack was last brought up with."""
+    recorded = deployment.recorded.settings
+    return settings.load(deployment.stack.settings, recorded=recorded, surroundings=False)
 
 
 def reopened(deployment: Deployment) -> Deployment:
@@ -78,9 +90,12 @@ def with_version(deployment: Deployment, version: str) -> Deployment:
     return replace(deployment, mlflow_version=version, mlflow_python=python)
 
 
-def _merged(stack_name: str, overrides: list[str] | None) -> tuple[Stack, Settings, dict[str, str]]:
+def _merged(
+    stack_name: str, overrides: list[str] | None, recorded: Mapping[str, Any] | None = None
+) -> tuple[Stack, Settings, dict[str, str]]:
     stack = catalogue.load(stack_name)
-    return stack, *_without_secrets(settings.load(stack.settings, overrides))
+    kept = {name: value for name, value in (recorded or {}).items() if name != "state_dir"}
+    return stack, *_without_secrets(settings.load(stack.settings, overrides, recorded=kept))
 
 
 def _state(stack: Stack, merged: Settings) -> Path:

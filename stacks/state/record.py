@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import contextmanager
-from dataclasses import asdict, fields
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from console import UserError
 from disks import explain, has_room
 from files import file_lock, write_if_changed
+from stacks.definition import settings
 from stacks.definition.deployment import Record
 from stacks.state import reserve
-from version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -36,7 +36,8 @@ def read(state: Path) -> Record:
     try:
         known = dict(json.loads(path.read_text()))
         values = {field.name: known[field.name] for field in fields(Record) if field.name in known}
-        return Record(**{**values, "secrets": tuple(values.get("secrets", ()))})
+        lists = {name: tuple(values.get(name, ())) for name in ("secrets", "exported")}
+        return Record(**{**values, **lists})
     except (FileNotFoundError, NotADirectoryError):
         return Record()
     except (ValueError, TypeError, OSError) as error:
@@ -48,7 +49,7 @@ def read(state: Path) -> Record:
 
 
 def remember(deployment: Deployment, engine: str, *, secrets: Iterable[str]) -> None:
-    """Write the record: engine, images, names of the secrets made so far, settings that are not the default."""
+    """Write the record of an `up`: engine, images, names of the secrets made so far, settings."""
     record = Record(
         stack=deployment.name,
         engine=engine,
@@ -59,14 +60,20 @@ def remember(deployment: Deployment, engine: str, *, secrets: Iterable[str]) -> 
         mlflow_version=deployment.mlflow_version,
         images=dict(deployment.images),
         secrets=tuple(sorted({*secrets, *read(deployment.state).secrets})),
-        settings=deployment.settings.model_dump(
-            mode="json",
-            exclude_defaults=True,
-            exclude={"s3_access_key", "s3_secret_key", "mlflow_version"},
-        ),
-        version=VERSION,
+        exported=deployment.gateway.exported if deployment.gateway else (),
+        settings=settings.chosen(deployment.stack.settings, deployment.settings),
     )
-    write_private(deployment.state / RECORD, json.dumps(asdict(record), indent=2) + "\n")
+    _write(deployment.state, record)
+
+
+def taken_down(state: Path) -> None:
+    """Note that a stack was taken down, and shall not run; on a full disk that stays unknown."""
+    with suppress(UserError):
+        _write(state, replace(read(state), down=True))
+
+
+def _write(state: Path, record: Record) -> None:
+    write_private(state / RECORD, json.dumps(asdict(record), indent=2) + "\n")
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from disks import written_to
 from stacks import engines
 from stacks.definition.rendering import FRAMES
 from stacks.definition.rendering import render as render_files
+from stacks.definition.settings import changes
 from stacks.engines.compose import with_images
-from stacks.state import environments, opening, reserve
+from stacks.state import environments, opening, record, reserve
 from stacks.state.record import JOURNAL, locked
 from stacks.verbs import rotation, upgrade
 
@@ -43,6 +44,7 @@ def up(deployment: Deployment, *, engine: str, timeout: float) -> dict[str, Any]
             upgrade.recover(opening.open_recorded(deployment.name), timeout=timeout)
             deployment = opening.reopened(deployment)
         environments.settle(deployment)
+        _say(deployment)
         chosen = engines.choose(deployment, engine)
         ran_before = any(status.state == "running" for status in chosen.services())
         try:
@@ -52,6 +54,15 @@ def up(deployment: Deployment, *, engine: str, timeout: float) -> dict[str, Any]
         rotation.finish(deployment, chosen.name)
         reserve.keep(deployment)
         return {**describe(chosen), "seconds": round(time.monotonic() - started, 1)}
+
+
+def _say(deployment: Deployment) -> None:
+    """What is another now than at the last `up`, and which endpoints will not answer."""
+    if deployment.recorded.engine:
+        for line in changes(opening.last_settings(deployment), deployment.settings):
+            note(line)
+    for name, reason in (deployment.gateway.missing if deployment.gateway else {}).items():
+        note(f"the gateway's '{name}' has no provider key: {reason}")
 
 
 def _make_way(deployment: Deployment) -> None:
@@ -92,7 +103,10 @@ def describe(engine: Engine) -> dict[str, Any]:
 
 
 def status(deployment: Deployment) -> dict[str, Any]:
-    """How a stack is: its services with their memory, and the disk its data takes."""
+    """How a stack is: its services with their memory, and the disk its data takes.
+
+    ``missing`` names those that should run well and do not: none of a stack that was taken down.
+    """
     started = time.monotonic()
     engine = engines.running(deployment)
     answer = describe(engine)
@@ -101,6 +115,10 @@ def status(deployment: Deployment) -> dict[str, Any]:
         if service["name"] in memory:
             service["memory"] = memory[service["name"]]
     disks = [disk.as_json() for disk, _ in written_to().values()]
+    answer["down"] = deployment.recorded.down
+    well = {"healthy", "done"}
+    away = [one["name"] for one in answer["services"] if one.get("health") not in well]
+    answer["missing"] = [] if answer["down"] else away
     return {**answer, **engine.stores(), "disks": disks, "seconds": round(time.monotonic() - started, 1)}
 
 
@@ -119,6 +137,8 @@ def down(deployment: Deployment, *, volumes: bool, yes: bool) -> bool:
             return False
     with locked(deployment, "down"):
         engine.down(volumes=volumes)
+        if not volumes:
+            record.taken_down(deployment.state)
     return True
 
 

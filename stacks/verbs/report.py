@@ -80,6 +80,10 @@ def status(answer: dict[str, Any], *, as_json: bool) -> None:
             for service in answer["services"]
         ],
     )
+    if answer["down"]:
+        result(f"stack '{answer['stack']}' is down: invoke down took it down")
+    elif away := answer["missing"]:
+        note(f"not as it should be: {', '.join(away)}; start it: invoke up --stack={answer['stack']}")
     for service in answer["services"]:
         if service.get("full"):
             result(f"{service['name']:<10} no room left for: {', '.join(service['full'])}")

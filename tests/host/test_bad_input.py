@@ -90,6 +90,13 @@ def test_a_taken_port_is_named_with_the_process_that_holds_it(stack: StackUnderT
     assert "invoke up --set port=" in text
 
 
+def test_an_address_of_another_machine_is_named_as_such(stack: StackUnderTest) -> None:
+    with socket.create_server(("127.0.0.1", int(str(stack.settings["port"])))):
+        text = answer(stack, "up", "--engine=host", "--set", "host=192.0.2.1")
+    assert "'192.0.2.1' is no address of this machine" in text
+    assert "by " not in text.splitlines()[0]
+
+
 def test_a_port_that_another_stack_has_is_answered_with_that_stack(stack: StackUnderTest) -> None:
     stack.up()
     text = answer(

@@ -96,6 +96,10 @@ def test_up_after_a_changed_setting_restarts_just_what_changed(stack: StackUnder
     assert supervisord(stack).pid == keeper
     assert listener(stack).isdisjoint(before)
     stack.up()
+    assert "DENY" in (stack.state / "supervisord.conf").read_text()
+    answer = stack.invoke("up", "--reset")
+    assert "setting 'x_frame_options': DENY becomes SAMEORIGIN" in answer.stderr
+    assert "DENY" not in (stack.state / "supervisord.conf").read_text()
 
 
 def test_it_listens_on_loopback_alone(stack: StackUnderTest) -> None:
@@ -119,7 +123,6 @@ def test_every_process_may_be_killed_and_the_right_one_holds_the_port_again(
         assert listener(stack)
         assert listener(stack) <= children
         assert story.some_run(stack.url).data.metrics == {"x": 1.0}
-    stack.up()
 
 
 def test_a_killed_supervisord_leaves_no_orphan_and_up_heals_it(stack: StackUnderTest) -> None:
@@ -127,6 +130,8 @@ def test_a_killed_supervisord_leaves_no_orphan_and_up_heals_it(stack: StackUnder
     family = keeper.children(recursive=True)
     keeper.send_signal(signal.SIGKILL)
     wait_until(lambda: all(gone(process) for process in family), lambda: str(family))
+    answer = stack.invoke("status", expect=1)
+    assert "not as it should be: schema, mlflow; start it: invoke up --stack=local" in answer.stderr
     assert {service["state"] for service in stack.status()["services"]} == {"stopped"}
     stack.up()
     assert listener(stack) <= {process.pid for process in supervisord(stack).children(recursive=True)}
@@ -166,6 +171,7 @@ def test_down_leaves_no_process_and_keeps_the_data(stack: StackUnderTest, tmp_pa
     stack.down()
     assert all(gone(process) for process in family)
     assert listener(stack) == set()
+    assert "stack 'local' is down" in stack.invoke("status").stdout
     assert {service["state"] for service in stack.status()["services"]} == {"stopped"}
     stack.up()
     story.check(stack.url, told, tmp_path)

@@ -9,9 +9,9 @@ import pytest
 
 from console import UserError
 from stacks.definition.deployment import Record
-from stacks.definition.settings import PREFIX
+from stacks.definition.settings import PREFIX, changes
 from stacks.state import inputs, record
-from stacks.state.opening import open_deployment, open_recorded, reopened
+from stacks.state.opening import last_settings, open_deployment, open_recorded, reopened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +37,72 @@ def test_what_a_stack_was_brought_up_with_is_what_later_verbs_work_on(state_dir:
     assert again.recorded.engine == "host"
     assert again.recorded.secrets == ("pgpass",)
     assert (again.state, again.project) == (state_dir / "local", first.project)
+
+
+def test_up_keeps_what_the_last_one_was_given_unless_it_is_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = open_deployment("local", ["port=6001", "workers=3"])
+    record.remember(first, "host", secrets=[])
+    again = open_deployment("local", ["workers=1"])
+    assert (again.settings.port, again.settings.workers) == (6001, 1)
+    assert changes(last_settings(again), again.settings) == ["setting 'workers': 3 becomes 1"]
+    assert open_deployment("local", reset=True).settings.port == 5555
+    monkeypatch.setenv(f"{PREFIX}PORT", "6003")
+    assert open_deployment("local").settings.port == 6003
+
+
+def test_a_setting_goes_back_to_the_default_over_what_its_stack_says() -> None:
+    record.remember(open_deployment("quickstart", ["workers=1"]), "host", secrets=[])
+    assert open_deployment("quickstart").settings.workers == 1  # the file of quickstart says 0
+
+
+def test_a_record_of_a_setting_that_is_gone_is_no_error() -> None:
+    deployment = open_deployment("local", ["port=6001"])
+    record.remember(deployment, "host", secrets=[])
+    path = deployment.state / "stack.json"
+    path.write_text(path.read_text().replace('"port"', '"former": 1, "port"'))
+    assert open_deployment("local").settings.port == 6001
+    assert open_recorded("local").settings.port == 6001
+
+
+KEYED = """
+endpoints:
+  - name: chat
+    endpoint_type: llm/v1/chat
+    model: {provider: openai, name: gpt, config: {openai_api_key: $SOME_PROVIDER_KEY}}
+"""
+
+
+def test_a_provider_key_may_be_exported_later_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gateway.yaml").write_text(KEYED)
+    first = open_deployment("gateway")
+    assert first.gateway
+    assert list(first.gateway.missing) == ["chat"]
+    monkeypatch.setenv("SOME_PROVIDER_KEY", "abc")
+    then = open_deployment("gateway")
+    assert then.gateway
+    assert (dict(then.gateway.missing), dict(then.gateway.keys)) == ({}, {"SOME_PROVIDER_KEY": "abc"})
+    assert then.gateway_digest != first.gateway_digest
+    inputs.write(then, engine="host")
+    record.remember(then, "host", secrets=[])
+    monkeypatch.delenv("SOME_PROVIDER_KEY")
+    again = open_deployment("gateway")
+    assert again.gateway == then.gateway
+    assert again.gateway
+    assert dict(again.gateway.missing) == {}
+    assert open_recorded("gateway").gateway == then.gateway
+
+
+def test_a_stack_that_was_taken_down_is_known_as_such() -> None:
+    deployment = open_deployment("local")
+    record.remember(deployment, "host", secrets=[])
+    record.taken_down(deployment.state)
+    assert open_recorded("local").recorded.down
+    record.remember(open_deployment("local"), "host", secrets=[])
+    assert not open_recorded("local").recorded.down
 
 
 def test_a_mistake_in_gateway_yaml_is_found_when_a_stack_is_opened(tmp_path: Path) -> None:

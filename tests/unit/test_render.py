@@ -114,3 +114,18 @@ def test_stacks_that_share_a_bucket_have_a_prefix_each() -> None:
     for bad in ("", "/x", "x/", "a//b", "../x", "a b", ".hidden"):
         with pytest.raises(UserError):
             deployment("quickstart", f"s3_prefix={bad}")
+
+
+def test_a_server_answers_at_the_address_it_listens_on() -> None:
+    rendered = render(deployment("quickstart", "host=127.0.0.2"), "compose")["compose.yaml"]
+    server = yaml.safe_load(rendered)["services"]["mlflow"]
+    assert "127.0.0.2:*" in server["environment"]["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    assert "http://127.0.0.2:5555" in server["environment"]["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
+    assert server["ports"] == ["127.0.0.2:5555:5000"]
+    host = render(deployment("quickstart", "host=127.0.0.2"), "host")["supervisord.conf"]
+    assert "--tracking-uri http://127.0.0.2:5555" in host
+
+
+def test_an_address_with_colons_is_published_in_brackets() -> None:
+    rendered = render(deployment("local", "host=::1"), "compose")["compose.yaml"]
+    assert yaml.safe_load(rendered)["services"]["mlflow"]["ports"] == ["[::1]:5555:5000"]

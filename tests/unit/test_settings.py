@@ -101,6 +101,12 @@ def test_a_broken_dotenv_line_is_named_with_its_number(dotenv: Path, line: str) 
         settings.load({}, dotenv=dotenv)
 
 
+def test_a_dotenv_that_is_not_utf_8_is_answered(dotenv: Path) -> None:
+    dotenv.write_bytes(f"{PREFIX}PORT=1\n".encode("utf-16"))
+    with pytest.raises(UserError, match=re.escape(f"cannot read {dotenv}: it is not UTF-8")):
+        settings.load({}, dotenv=dotenv)
+
+
 def test_the_example_file_documents_every_setting_with_its_default() -> None:
     text = (ROOT / ".env.example").read_text()
     found = dict(re.findall(rf"^# ?{PREFIX}([A-Z0-9_]+)=(.*)$", text, flags=re.MULTILINE))
