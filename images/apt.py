@@ -140,18 +140,18 @@ def for_suite(sources: list[Source], own: str, wanted: str) -> list[Source]:
         UserError: the machine has no source for its own release.
     """
     suites = {own: wanted, f"{own}-updates": f"{wanted}-updates", f"{own}-security": f"{wanted}-security"}
-    found = [
+    renamed = [
         dataclasses.replace(source, suite=suites[source.suite], components=("main",))
         for source in sources
         if source.suite in suites and "main" in source.components
     ]
-    if not any(source.suite == wanted for source in found):
+    if not any(source.suite == wanted for source in renamed):
         raise UserError(
             f"apt on this machine has no source for its own release '{own}'",
             f"looked in {ETC_APT}/sources.list and {ETC_APT}/sources.list.d",
             "bases can only be made from packages on Debian or Ubuntu; elsewhere: invoke build",
         )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(renamed))
 
 
 def own_release(os_release: Path = Path("/etc/os-release")) -> str:

@@ -78,9 +78,9 @@ def ensure(name: str, lock: Path | None = None) -> str:
     Raises:
         UserError: no engine answers, or it is not here and no registry answers; the next command is in it.
     """
-    found = find(name, lock=lock)
-    if found:
-        return found
+    here = find(name, lock=lock)
+    if here:
+        return here
     engine.require()
     official = catalogue.image(name).official
     if not official:

@@ -20,9 +20,9 @@ def require() -> None:
     Raises:
         UserError: no docker command, or no engine behind it.
     """
-    done = _captured("version", "--format", "{{.Server.Version}}")
-    if done.returncode != 0:
-        reason = done.stderr.strip().splitlines()[-1:]
+    answer = _captured("version", "--format", "{{.Server.Version}}")
+    if answer.returncode != 0:
+        reason = answer.stderr.strip().splitlines()[-1:]
         raise UserError("no Docker engine answers", *reason, "what is missing: invoke doctor")
 
 
@@ -41,8 +41,8 @@ def _captured(*argv: str) -> subprocess.CompletedProcess[str]:
 
 def inspect(reference: str) -> dict[str, Any] | None:
     """What ``docker image inspect`` says of an image on this machine, or None where it is not here."""
-    done = _captured("image", "inspect", reference)
-    rows = json.loads(done.stdout or "[]") if done.returncode == 0 else []
+    answer = _captured("image", "inspect", reference)
+    rows = json.loads(answer.stdout or "[]") if answer.returncode == 0 else []
     return rows[0] if rows else None
 
 
@@ -64,9 +64,9 @@ def images_in_use() -> set[str]:
 def pull(reference: str) -> str:
     """Fetch an image; an empty text when it is here, else the engine's last line on why not."""
     note(f"fetching {reference}")
-    done = _captured("pull", "--quiet", reference)
-    lines = done.stderr.strip().splitlines() or ["no reason given"]
-    return "" if done.returncode == 0 else lines[-1]
+    answer = _captured("pull", "--quiet", reference)
+    lines = answer.stderr.strip().splitlines() or ["no reason given"]
+    return "" if answer.returncode == 0 else lines[-1]
 
 
 def run(argv: list[str], *, doing: str, steps: bool = False, stdin: Path | None = None) -> None:

@@ -46,11 +46,11 @@ def tag(base: Base) -> str:
 
 def is_fresh(reference: str) -> bool:
     """Whether the base is here and no older than `FRESH`."""
-    found = engine.inspect(reference)
-    if found is None:
+    image = engine.inspect(reference)
+    if image is None:
         return False
     # Nanoseconds are more than fromisoformat takes.
-    created = datetime.fromisoformat(found["Created"][:19]).replace(tzinfo=UTC)
+    created = datetime.fromisoformat(image["Created"][:19]).replace(tzinfo=UTC)
     return datetime.now(UTC) - created < FRESH
 
 
