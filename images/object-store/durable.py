@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BufferedReader
@@ -19,6 +20,7 @@ from typing import NoReturn
 CHUNK = 1 << 18  # bytes passed on at once
 LONGEST_HEAD = 1 << 16  # bytes
 IDLE = 50  # seconds that a connection may rest; rclone closes its end after 60
+HEARD_OUT = 30  # seconds that a client gets to send the rest of what was refused
 STALLED = 3600  # seconds that one read or write may take, as rclone has it
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -164,6 +166,16 @@ def _pass_chunks(source: BufferedReader, target: socket.socket) -> None:
     target.sendall(line)
 
 
+def _hear_out(client: socket.socket) -> None:
+    """Read what a client still sends, or closing would destroy the answer on its way to it (RFC 9112, section 9.6)."""
+    client.shutdown(socket.SHUT_WR)
+    deadline = time.monotonic() + HEARD_OUT
+    while (left := deadline - time.monotonic()) > 0:
+        client.settimeout(left)
+        if not client.recv(CHUNK):
+            return
+
+
 class Layer:
     """Passes connections on.
 
@@ -191,6 +203,7 @@ class Layer:
                 with client.makefile("rb") as asked, store.makefile("rb") as answered:
                     while self._exchange(client, asked, store, answered):
                         pass
+                _hear_out(client)
             except (OSError, ValueError):
                 return  # either end has gone, or speaks no HTTP: closing is all that is left to say
 
@@ -210,8 +223,8 @@ class Layer:
             if answer and answer.status == 100:
                 client.sendall(answer.raw)
                 answer = None
-        whole = answer is None
-        if whole:
+        whole = answer is None or request.fields.get("content-length") == "0"
+        if answer is None:
             try:
                 pass_body(request, asked, store, to_the_end=False)
             except (BrokenPipeError, ConnectionResetError):
@@ -222,11 +235,13 @@ class Layer:
             return False
         if answer.status < 300 and request.uploads():
             self.disk.sync()
-        client.sendall(answer.raw)
-        if request.first[0] != "HEAD" and answer.status not in {204, 304}:
+        without_body = request.first[0] == "HEAD" or answer.status in {204, 304}
+        has_end = without_body or bool({"content-length", "transfer-encoding"} & answer.fields.keys())
+        goes_on = whole and has_end and not (request.closes or answer.closes)
+        told = goes_on or answer.closes
+        client.sendall(
+            answer.raw if told else answer.raw.removesuffix(b"\r\n") + b"Connection: close\r\n\r\n"
+        )
+        if not without_body:
             pass_body(answer, answered, client, to_the_end=True)
-        has_end = {"content-length", "transfer-encoding"} & answer.fields.keys() or answer.status in {
-            204,
-            304,
-        }
-        return whole and bool(has_end) and not (request.closes or answer.closes)
+        return goes_on
