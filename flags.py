@@ -257,6 +257,7 @@ SHOWN = Flag(
     "of the plan that was agreed to; with another one nothing is done",
     side="beside",
 )
+NO_BACKUP = Flag("no-backup", values.SWITCH, "do not back up first what will be replaced")
 KEYS_TO = Flag("keys-to", values.text("FOLDER", "a folder"), "where the set's key files go", side="beside")
 MIGRATE = Flag(
     "migrate",

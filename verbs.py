@@ -282,6 +282,7 @@ class Restore(Request):
     artifacts_destination: str = flag(flags.ARTIFACTS_DESTINATION)
     pg_command: str = flag(flags.PG_COMMAND)
     wait: float = flag(flags.WAIT)
+    no_backup: bool = flag(flags.NO_BACKUP)
     yes: bool = flag(flags.YES)
     json: bool = flag(flags.JSON)
     artifact_root: str = flag(flags.ARTIFACT_ROOT)

@@ -90,7 +90,7 @@ def _backup(request: Backup) -> int:
 
 def _restore(request: Restore) -> int:
     from backups import restore
-    from backups.places import open_backup
+    from backups.places import beside, open_backup
 
     uri, destination = _uri(request), request.artifacts_destination or None
     with open_backup(request.backup) as one:
@@ -104,17 +104,19 @@ def _restore(request: Restore) -> int:
             return 0
         if not confirm("Replace what is there now?", yes=request.yes):
             return 1
-        result = restore.restore(
-            uri,
-            one,
-            destination=destination,
-            artifact_root=request.artifact_root or None,
-            keys_to=Path(request.keys_to) if request.keys_to else None,
-            to_head=request.migrate,
-            shown=request.shown,
-            wait_seconds=request.wait,
-            pg_command=request.pg_command or None,
-        )
+        with beside(one, wanted=not request.no_backup) as place:
+            result = restore.restore(
+                uri,
+                one,
+                destination=destination,
+                artifact_root=request.artifact_root or None,
+                keys_to=Path(request.keys_to) if request.keys_to else None,
+                to_head=request.migrate,
+                save_to=place,
+                shown=request.shown,
+                wait_seconds=request.wait,
+                pg_command=request.pg_command or None,
+            )
     done = f"restored {result.rows} rows; the schema is {result.schema.state}: {result.schema.detail}"
     if result.artifacts and (moved := result.artifacts["moved"]):
         done += f"\n  {moved} locations in it now name the place where the artifacts are"

@@ -44,3 +44,13 @@ def open_backup(address: str) -> Iterator[BackupSet]:
         return
     path = Path(address).expanduser().absolute()
     yield sets.open_set(sets.newest(path.parent) if path.name == sets.LATEST and not path.exists() else path)
+
+
+@contextmanager
+def beside(one: BackupSet, *, wanted: bool) -> Iterator[Place | None]:
+    """Give the place that a set lies in, for another one; None if that is not wanted."""
+    if not wanted:
+        yield None
+        return
+    with open_place(one.where.rpartition("/")[0]) as place:
+        yield place

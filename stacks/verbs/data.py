@@ -133,7 +133,8 @@ def restore(request: Restore) -> None:
     request = request.but(backup=given, migrate=True)  # a server will start
     with locked(engine.deployment, "restore"):
         with _exchange() as folder:
-            plan = _answer(engine, request.but(plan=True), *_reaching(request, folder))
+            asked = request.but(plan=True)
+            plan = _answer(engine, asked, *_reaching(asked, folder))
         if not confirm(f"Replace the data of stack '{request.stack}'?", yes=request.yes):
             raise SystemExit(1)
         with engine.without_server():
@@ -146,7 +147,7 @@ def put_back(engine: Engine, request: Restore) -> int:
     with _exchange() as folder:
         variables, folders = _reaching(request, folder)
         words = request.but(artifact_root="mlflow-artifacts:/", keys_to=str(folder)).argv()
-        code = engine.run(words, variables, folders=folders)
+        code = engine.run(words, {**_named(engine), **variables}, folders=folders)
         then = folder / PASSPHRASE
         if code == 0 and PASSPHRASE in engine.deployment.rotated and then.exists():
             uri = Stores.of(engine.deployment, engine.name).backend_store_uri
@@ -155,10 +156,16 @@ def put_back(engine: Engine, request: Restore) -> int:
         return code
 
 
+def put_back_saved(engine: Engine, request: Restore) -> int:
+    """`put_back` over data that has a backup already."""
+    return put_back(engine, request.but(no_backup=True))
+
+
 def _reaching(request: Restore, folder: Path) -> tuple[dict[str, str], list[Path]]:
     """What a command needs to reach a set: variables, and the folders that it is given."""
-    here = [] if is_bucket(request.backup) else [Path(request.backup)]
-    return _keys_of(request.backup, folder), [folder, *here]
+    here = Path(request.backup)
+    place = here if request.no_backup or request.plan else here.parent  # another set is written beside it
+    return _keys_of(request.backup, folder), [folder, *([] if is_bucket(request.backup) else [place])]
 
 
 def _answer(

@@ -313,7 +313,7 @@ def _act(plan: Plan, before: Engine, after: Engine, timeout: float) -> dict[str,
             if plan.action == "restore" and plan.restore:
                 begin("restore", backup=str(one))
                 wanted = Restore(backup=str(plan.restore.path), yes=True, migrate=True)
-                _succeed(data.put_back(after, wanted))
+                _succeed(data.put_back_saved(after, wanted))
             elif plan.action == "migrate":
                 begin("migrate", backup=str(one))
                 _migrate(after, one)
@@ -368,7 +368,7 @@ def _put_back(engine: Engine, journal: Journal, timeout: float) -> None:
         if journal.served:
             kept = _back_up(engine, Path(journal.folder), "before-way-back")
             note(f"whatever was logged to MLflow {journal.after} meanwhile is kept in {kept}")
-        _succeed(data.put_back(engine, Restore(backup=journal.backup, yes=True, wait=LOCK_SECONDS)))
+        _succeed(data.put_back_saved(engine, Restore(backup=journal.backup, yes=True, wait=LOCK_SECONDS)))
     engine.up(timeout=timeout)
     (engine.deployment.state / JOURNAL).unlink(missing_ok=True)
     note(f"stack '{engine.deployment.name}' runs MLflow {journal.before} again, its data is as it was")
