@@ -57,7 +57,10 @@ def _is_there(store: Store) -> bool:
     try:
         return next(iter(store.list()), None) is not None
     except StoreError as error:
-        raise UserError(f"the artifact destination is not there: {error}") from None
+        raise UserError(
+            f"the artifact destination cannot be read: {error}",
+            "nothing was changed; run the same command again when the store answers",
+        ) from None
 
 
 def _holds(store: Store, folder: str) -> bool:

@@ -179,7 +179,7 @@ def test_a_database_that_restarts_in_the_middle_is_a_message_and_the_next_cleanu
         ).stdout
         world = dataclasses.replace(mixed_world, uri=own.create(name, script))
         ids = add_runs(world, 3000, world.ids["two"])
-        process = start(world, "--only=runs")
+        process = start(world, "--only=runs", "--claim")  # what was there before lies in S3
         deadline = time.monotonic() + 60
         while len(set(ids) & set(world.rows("SELECT run_uuid FROM runs"))) == len(ids):
             assert time.monotonic() < deadline, "nothing is being deleted"
@@ -205,7 +205,7 @@ def test_a_database_that_restarts_in_the_middle_is_a_message_and_the_next_cleanu
             if process.returncode:
                 assert "error: " in error
             assert broken(world, ids) == []
-            world.cleanup("--yes", "--only=runs")
+            world.cleanup("--yes", "--only=runs", "--claim")
             assert not set(ids) & set(world.rows("SELECT run_uuid FROM runs"))
             assert dangling(world.engine) == {}
         finally:
@@ -311,13 +311,25 @@ def s3_in_trouble(trouble: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("trouble", ["refuses", "times out", "denies"])
-def test_while_s3_does_not_work_no_row_with_artifacts_is_deleted(
-    s3_world: World, monkeypatch: pytest.MonkeyPatch, trouble: str
+def test_while_s3_does_not_work_nothing_is_begun(
+    s3_world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], trouble: str
 ) -> None:
     before, keys = s3_world.runs(), s3_world.objects()
     with monkeypatch.context() as patch, s3_in_trouble(trouble) as endpoint:
         patch.setenv("MLFLOW_S3_ENDPOINT_URL", endpoint)
         Weather(patch, lambda _, __: None, timeout=0.2)
+        assert s3_world.cleanup("--yes", code=1) == {}
+    assert "error: the artifact destination cannot be read: " in capsys.readouterr().err
+    assert s3_world.runs() == before
+    assert s3_world.objects() == keys
+
+
+def test_where_s3_stops_working_no_row_with_artifacts_is_deleted(
+    s3_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, keys = s3_world.runs(), s3_world.objects()
+    with monkeypatch.context() as patch:
+        Weather(patch, lambda _, number: answer(403, "AccessDenied") if number > 3 else None)
         result = s3_world.cleanup("--yes", code=1)
     assert result["deleted"]["runs"] == 0
     assert any("cannot be deleted" in item["reason"] for item in result["skipped"])

@@ -52,7 +52,7 @@ def test_a_terminal_shows_a_bar_with_runs_rows_objects_bytes_and_the_time_left(l
         r"deleting [━╸╺]+ \d+/\d+ \(\d+ %\) [\d,]+ runs, [\d,]+ rows/s, [\d,]+ objects, [\d.]+ \w+ freed",
         last,
     ), last
-    assert re.search(r"\d:\d\d:\d\d", last), last
+    assert re.search(r"(\d|-):(\d\d|--):(\d\d|--)$", last.rstrip()), last  # not known yet where it was quick
 
 
 def _read(terminal: int) -> bytes:
