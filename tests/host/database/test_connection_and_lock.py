@@ -169,7 +169,7 @@ def test_every_verb_waits_as_long_as_it_is_told_and_then_says_who_holds_the_lock
         "migrate": ["migrate", store, f"--to={tmp_path / 'sets'}", "--yes"],
         "backup": ["backup", store, f"--to={tmp_path / 'sets'}"],
         "restore": ["restore", store, f"--backup={one.path}", "--yes"],
-        "cleanup": ["cleanup", store, files, "--yes"],
+        "cleanup": ["cleanup", store, files, "--yes", "--claim"],
     }
     process = hold(uri)
     try:
