@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T = TypeVar("T")
+OWN = ".mlflow-stacks/"  # folder of what this project keeps in a destination itself: no artifacts
 
 
 class StoreError(Exception):

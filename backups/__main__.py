@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import arguments
+from backups.sets import STACK
 from console import UserError, confirm, emit_json, note, result, user_errors
 from verbs import Backup, Backups, Migrate, Restore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+def _for_stack() -> str:
+    """The flag that names the stack that this is done for, after a task's name; "" for a database of its own."""
+    name = os.environ.get(STACK)
+    return f" --stack={name}" if name else ""
 
 
 def _uri(request: Migrate | Backup | Restore) -> str:
@@ -63,7 +71,9 @@ def _migrate(request: Migrate) -> int:
     )
     done = f"the schema is {result.after.state} at revision {result.after.revision}"
     if result.backup:
-        done += f"\n  the database as it was before: invoke restore --backup={result.backup.path}"
+        done += (
+            f"\n  the database as it was before: invoke restore{_for_stack()} --backup={result.backup.path}"
+        )
     _answer(request, result.as_json(), done)
     return 0
 
@@ -83,7 +93,8 @@ def _backup(request: Backup) -> int:
             pg_command=request.pg_command or None,
             purpose=request.purpose,
         )
-    done = f"backed up to {one.where}\n  {one.line()}\n  to put it back: invoke restore --backup={one.where}"
+    again = f"invoke restore{_for_stack()} --backup={one.where}"
+    done = f"backed up to {one.where}\n  {one.line()}\n  to put it back: {again}"
     _answer(request, one.as_json(), done)
     return 0
 
@@ -121,7 +132,7 @@ def _restore(request: Restore) -> int:
     if result.artifacts and (moved := result.artifacts["moved"]):
         done += f"\n  {moved} locations in it now name the place where the artifacts are"
     if result.schema.state == "behind":
-        done += "\n  before a server starts: invoke migrate"
+        done += f"\n  before a server starts: invoke migrate{_for_stack()}"
     _answer(request, result.as_json(), done)
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from datetime import UTC, datetime
@@ -101,6 +102,7 @@ def write_set(
             manifest = {
                 "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "purpose": purpose,
+                "stack": os.environ.get(sets.STACK),
                 "version": VERSION,
                 "mlflow_version": mlflow_version(),
                 "database": part,

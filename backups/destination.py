@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from artifacts import StoreError, open_store
+from artifacts.base import OWN
 from artifacts.local import LocalStore
 from console import UserError, note
 from database.connection import redact
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from artifacts import Store
+    from artifacts import Store, StoredObject
 
 
 @contextmanager
@@ -35,6 +36,11 @@ def store_errors() -> Iterator[None]:
         full = os.strerror(errno.ENOSPC) in str(error)
         hint = "make room there" if full else "check --artifacts-destination and its keys"
         raise UserError(f"artifacts: {redact(str(error))}", hint) from None
+
+
+def artifacts_in(store: Store) -> Iterator[StoredObject]:
+    """Yield what a store holds, but for what this project keeps there: it tells of one database, not of a copy."""
+    return (there for there in store.list() if not there.key.startswith(OWN))
 
 
 def threads(store: Store) -> int:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
+    from boto3.session import Session
+    from mypy_boto3_s3.client import S3Client
+
     from artifacts import Store
     from artifacts.base import Fetched
     from backups.sets import BackupSet, Entry
@@ -65,11 +68,11 @@ def open_bucket(address: str) -> Iterator[Bucket]:
     if not bucket:
         raise UserError(f"'{address}' names no bucket", "for example: --to=s3://our-backups/mlflow")
     with tempfile.TemporaryDirectory(prefix="mlflow-stacks-") as scratch, _errors():
-        yield Bucket(S3Store(bucket, prefix, client=backup_client()), Path(scratch))
+        yield Bucket(S3Store(bucket, prefix, client=_client(_session())), Path(scratch))
 
 
-def backup_client() -> Any:
-    """Return a client for the backups' bucket: what boto3 finds, or what ``BACKUP_...`` says instead."""
+def _session() -> Session:
+    """Return a session with the keys of the backups' bucket: those boto3 finds, or what ``BACKUP_...`` says instead."""
     import boto3
     from botocore.exceptions import ProfileNotFound
 
@@ -82,6 +85,10 @@ def backup_client() -> Any:
     if file := os.environ.get(CREDENTIALS):
         keys = json.loads(Path(file).read_text())
         session = boto3.Session(**keys, region_name=os.environ.get(REGION) or None)
+    return session
+
+
+def _client(session: Session) -> S3Client:
     given = os.environ.get(ENDPOINT) or None
     known = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     return s3_client(
@@ -96,17 +103,20 @@ def surroundings(folder: Path) -> dict[str, str]:
         folder: a closed folder for the keys.
 
     Returns:
-        The variables that tell `backup_client` of them.
+        The variables that tell `_session` of them.
 
     Raises:
         UserError: there are none.
     """
     from botocore.exceptions import BotoCoreError
 
-    client = backup_client()
+    session = _session()
     try:
-        keys = client._request_signer._credentials.get_frozen_credentials()
-    except (AttributeError, BotoCoreError):
+        found = session.get_credentials()
+        keys = found.get_frozen_credentials() if found else None
+    except BotoCoreError:
+        keys = None
+    if keys is None:
         raise UserError(
             "backups: there are no keys for the bucket",
             f"as for the aws command: ~/.aws/credentials and AWS_PROFILE, or {PROFILE}",
@@ -115,8 +125,8 @@ def surroundings(folder: Path) -> dict[str, str]:
     names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
     file.touch(mode=0o600)
     file.write_text(json.dumps(dict(zip(names, keys[:3], strict=True))))
-    endpoint = client.meta.endpoint_url
-    return {CREDENTIALS: str(file), ENDPOINT: endpoint, REGION: client.meta.region_name or "us-east-1"}
+    meta = _client(session).meta
+    return {CREDENTIALS: str(file), ENDPOINT: meta.endpoint_url, REGION: meta.region_name or "us-east-1"}
 
 
 class Bucket:

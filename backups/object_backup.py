@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from artifacts import StoreError, UnreadableError, open_store
-from backups.destination import roots, store_errors, threads
+from backups.destination import artifacts_in, roots, store_errors, threads
 from backups.parallel import in_parallel
 from backups.sets import Entry, entries
 from console import note, progress, size
@@ -70,7 +70,7 @@ def save_artifacts(
             progress("artifacts", 0, "objects") as step,
             _counting(store, step),
         ):
-            for saved, was_linked in in_parallel(threads(store), saver.save, store.list()):
+            for saved, was_linked in in_parallel(threads(store), saver.save, artifacts_in(store)):
                 if isinstance(saved, LeftOut):
                     left_out.append(saved)
                 if not isinstance(saved, Entry):
@@ -111,7 +111,7 @@ def _counting(store: Store, step: Progress) -> Iterator[None]:
     def count() -> None:
         number = 0
         with suppress(StoreError):  # the copying meets it, too, and says so
-            for _ in store.list():
+            for _ in artifacts_in(store):
                 number += 1
                 if over.is_set():
                     return

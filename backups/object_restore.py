@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts import open_store
 from artifacts.local import LocalStore
-from backups.destination import store_errors, threads
+from backups.destination import artifacts_in, store_errors, threads
 from backups.parallel import in_parallel
 from backups.sets import entries
 from console import UserError, note, progress, size
@@ -39,7 +39,7 @@ class Restore:
         self.moved = 0  # locations in rows
         with store_errors():
             self._store = open_store(destination)
-            self._there = {there.key: there for there in self._store.list()}
+            self._there = {there.key: there for there in artifacts_in(self._store)}
         self._refuse_strange_names()
         self._different: list[Entry] = []
         self._to_add = sum(1 for _ in self._entries())
@@ -138,7 +138,7 @@ class Restore:
             further = "the database is restored; run the restore again for the artifacts that are left"
             raise UserError(error.message, *error.hints, further) from None
         with store_errors():
-            now = {there.key: there.size for there in self._store.list()}
+            now = {there.key: there.size for there in artifacts_in(self._store)}
         count = 0
         for entry in self._entries():
             count += 1

@@ -32,6 +32,7 @@ ARTIFACTS = "artifacts"
 RENAMED = "renamed"  # artifacts whose name can be no path
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
+STACK = "_MLFLOW_STACKS_STACK"  # variable: the stack that a command works for
 LATEST = "latest"
 _UNTOUCHED = ("nothing was changed; use another backup: invoke backups",)
 
@@ -76,6 +77,7 @@ class BackupSet:
             "path": self.where,
             "created": self.manifest["created"],
             "purpose": self.manifest["purpose"],
+            "stack": self.manifest.get("stack"),
             "mlflow_version": self.manifest["mlflow_version"],
             "database": {
                 "kind": self.database["kind"],

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, delete, func, select, update
 
-from artifacts.base import batches
-from cleanup import ownership
+from artifacts.base import OWN, batches
 from cleanup.filters import parse_age
 from cleanup.locations import ENTITY, MODEL_ID, RUN_ID, TRACE_ID
 from cleanup.objects import OWNED
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
 
     from artifacts import Store
+    from cleanup import ownership
     from cleanup.alive import Alive
     from cleanup.schema import Edge, Schema
     from cleanup.selection import Selection
@@ -134,7 +134,7 @@ def _folders(store: Store, unowned: Unowned, unknown: dict[str, set[str]]) -> It
     """Yield one folder after the other; a store lists the objects of a folder one after the other."""
     current: Folder | None = None
     for item in store.list():
-        if item.key.startswith(ownership.FOLDER):
+        if item.key.startswith(OWN):
             continue
         match = LAYOUT.match(item.key)
         if not match:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import Column, MetaData, String, Table, delete, insert, inspect, select
 from sqlalchemy.exc import DBAPIError
 
+from artifacts.base import OWN
 from console import UserError
 from database.connection import sqlite_path
 
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
 
     from artifacts import Store
 
-FOLDER = ".mlflow-stacks/"
-MARK = f"{FOLDER}owner.json"
+MARK = f"{OWN}owner.json"
 TABLE = "alembic_version_mlflow_stacks"
 KEPT = Table(TABLE, MetaData(), Column("version_num", String(36), nullable=False))
 State = Literal["ours", "unmarked", "moved", "others"]

@@ -239,8 +239,9 @@ def _keys_of(address: str, folder: Path) -> dict[str, str]:
 
 
 def _named(engine: Engine) -> dict[str, str]:
-    """What tells the stack's database from another stack's in the same place of backups."""
-    return {"_MLFLOW_STACKS_PROJECT": engine.deployment.project} if engine.name == "compose" else {}
+    """What tells a command which stack it works for, and its database from another stack's in one place of backups."""
+    project = {"_MLFLOW_STACKS_PROJECT": engine.deployment.project} if engine.name == "compose" else {}
+    return {"_MLFLOW_STACKS_STACK": engine.deployment.name, **project}
 
 
 def _existing_set(given: str) -> Path:
