@@ -8,28 +8,25 @@ and a missing provider key is the matter of its endpoint alone.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from console import UserError
+from gateway.document import Document, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    Keys = tuple[str | int, ...]
+    from pydantic import BaseModel
+
+    from gateway.document import EndpointEntry, Keys, RouteEntry
 
 _SECRET_FIELD = re.compile(
     r"(api_key|access_key|access_key_id|session_token|bearer_token|credentials|client_secret)$"
 )
 _LOOKS_LIKE_A_KEY = re.compile(r"(sk|pk|rk|gsk|xai|key|AIza|AKIA)[-_0-9A-Za-z]{12,}|[-_0-9A-Za-z]{36,}")
-_ENDPOINT = ("name", "endpoint_type", "model", "limit")
-_ROUTE = ("name", "task_type", "destinations", "routing_strategy")
 
 
 @dataclass(frozen=True)
@@ -111,76 +108,6 @@ class Gateway:
         return {one.name: one.missing for one in self.all() if one.missing}
 
 
-class _Document:
-    """A YAML file that knows the line of each of its keys."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            text = path.read_text(encoding="utf-8")
-            self.node = yaml.compose(text, Loader=yaml.SafeLoader)
-            self.value = yaml.safe_load(text)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8"
-            raise UserError(f"cannot read {path.name}: {reason}", f"file: {path}") from None
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            place = f"{path}, line {mark.line + 1}" if mark else str(path)
-            problem = getattr(error, "problem", None) or "it cannot be parsed"
-            raise UserError(f"{path.name} is not valid YAML: {problem}", f"file: {place}") from None
-
-    def error(self, keys: Keys, message: str, *hints: str) -> UserError:
-        dotted = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")
-        return UserError(
-            f"{self.path.name}: {dotted}: {message}", f"file: {self.path}, line {self.line(keys)}", *hints
-        )
-
-    def line(self, keys: Keys) -> int:
-        node = self.node
-        line: int = node.start_mark.line if node else 0
-        for key in keys:
-            if isinstance(node, yaml.MappingNode):
-                found = [(name, value) for name, value in node.value if name.value == key]
-                if not found:
-                    break
-                line, node = found[0][0].start_mark.line, found[0][1]
-            elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-                node = node.value[key]
-                line = node.start_mark.line
-        return line + 1
-
-    def mapping(
-        self, value: object, keys: Keys, known: Iterable[str], required: Iterable[str]
-    ) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise self.error(keys, f"must be a mapping, not {_kind(value)}")
-        known = list(known)
-        for key in value:
-            if key not in known:
-                near = difflib.get_close_matches(str(key), known, 1)
-                raise self.error(
-                    (*keys, key),
-                    "unknown key",
-                    f"did you mean: {near[0]}" if near else f"known: {', '.join(known)}",
-                )
-        for key in required:
-            if value.get(key) in (None, ""):
-                raise self.error((*keys, key), "is required")
-        return value
-
-    def sequence(self, value: object, keys: Keys) -> list[Any]:
-        if value is None:
-            return []
-        if not isinstance(value, list):
-            raise self.error(keys, f"must be a list, not {_kind(value)}")
-        return value
-
-
-def _kind(value: object) -> str:
-    names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
-    return names.get(type(value), "a number")
-
-
 class _KeyStore:
     """Where provider keys come from: environment variables, and files in one folder."""
 
@@ -220,14 +147,12 @@ def load(path: Path | None, secrets: Path | None = None, environ: Mapping[str, s
     """
     if path is None or not path.exists():
         return Gateway()
-    document = _Document(path)
-    if document.value is None:
-        return Gateway()
-    top = document.mapping(document.value, (), ("endpoints", "routes"), ())
+    document = Document(path)
+    file = document.read()
     keys = _KeyStore(secrets, os.environ if environ is None else environ)
     endpoints = [
-        _endpoint(document, keys, ("endpoints", index), value)
-        for index, value in enumerate(document.sequence(top.get("endpoints"), ("endpoints",)))
+        _endpoint(document, keys, ("endpoints", index), entry)
+        for index, entry in enumerate(file.endpoints or [])
     ]
     by_name: dict[str, Endpoint] = {}
     for index, endpoint in enumerate(endpoints):
@@ -235,15 +160,15 @@ def load(path: Path | None, secrets: Path | None = None, environ: Mapping[str, s
             raise document.error(("endpoints", index, "name"), f"'{endpoint.name}' is taken")
         by_name[endpoint.name] = endpoint
     routes: list[Route] = []
-    for index, value in enumerate(document.sequence(top.get("routes"), ("routes",))):
-        route = _route(document, ("routes", index), value, by_name)
+    for index, entry in enumerate(file.routes or []):
+        route = _route(document, ("routes", index), entry, by_name)
         if route.name in {*by_name, *(other.name for other in routes)}:
             raise document.error(("routes", index, "name"), f"'{route.name}' is taken")
         routes.append(route)
     return Gateway(tuple(endpoints), tuple(routes))
 
 
-def _endpoint(document: _Document, store: _KeyStore, keys: Keys, value: object) -> Endpoint:
+def _endpoint(document: Document, store: _KeyStore, keys: Keys, entry: EndpointEntry) -> Endpoint:
     # Imported here, for mlflow takes seconds.
     from mlflow.exceptions import MlflowException
     from mlflow.gateway.config import EndpointConfig, EndpointType
@@ -251,46 +176,53 @@ def _endpoint(document: _Document, store: _KeyStore, keys: Keys, value: object) 
     from mlflow.gateway.utils import is_valid_endpoint_name
     from pydantic import ValidationError
 
-    given = document.mapping(value, keys, _ENDPOINT, ("name", "endpoint_type", "model"))
-    if not is_valid_endpoint_name(str(given["name"])):
+    if not is_valid_endpoint_name(entry.name):
         raise document.error((*keys, "name"), "may hold letters, digits, hyphens, underscores and dots only")
-    if limit := given.get("limit"):
-        document.mapping(
-            limit, (*keys, "limit"), ("calls", "key", "renewal_period"), ("calls", "renewal_period")
-        )
     kinds = [kind.value for kind in EndpointType]
-    if given["endpoint_type"] not in kinds:
+    if entry.endpoint_type not in kinds:
         raise document.error((*keys, "endpoint_type"), f"must be one of {', '.join(kinds)}")
-    model = document.mapping(given["model"], (*keys, "model"), ("name", "provider", "config"), ("provider",))
+    limit = entry.limit.model_dump(exclude_none=True) if entry.limit else None
     at: Keys = (*keys, "model", "provider")
     try:
-        provider = _provider(model["provider"])
-        config_type = provider_registry.get(provider).CONFIG_TYPE
+        provider = _provider(entry.model.provider)
         at = (*keys, "model", "config")
-        fields = list(config_type.model_fields)
-        required = [name for name, info in config_type.model_fields.items() if info.is_required()]
-        config, missing = _with_keys(
-            document, store, at, document.mapping(model.get("config") or {}, at, fields, required)
-        )
-        config_type(**config)
+        shape = _strict(provider_registry.get(provider).CONFIG_TYPE)
+        given = {
+            name: value
+            for name, value in (entry.model.config or {}).items()
+            if not (name in shape.model_fields and shape.model_fields[name].is_required() and value == "")
+        }
+        config, missing = _with_keys(document, store, at, given)
+        document.valid(shape, config, at)
         at = (*keys, "limit") if limit else keys  # all else has been checked
-        checked = {**given, "model": {**model, "provider": provider, "config": config}}
-        EndpointConfig(**checked)
+        model = {"name": entry.model.name, "provider": provider, "config": config}
+        whole: dict[str, Any] = {
+            "name": entry.name,
+            "endpoint_type": entry.endpoint_type,
+            "model": model,
+            "limit": limit,
+        }
+        EndpointConfig(**whole)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         raise document.error((*at, *first["loc"]), first["msg"]) from None
     except MlflowException as error:
         raise document.error(at, error.message) from None
     return Endpoint(
-        name=str(given["name"]),
-        kind=given["endpoint_type"],
+        name=entry.name,
+        kind=entry.endpoint_type,
         provider=str(getattr(provider, "value", provider)),
-        model=model.get("name"),
+        model=entry.model.name,
         config=config,
-        limit=given.get("limit"),
+        limit=limit,
         missing=missing,
         where=f"{keys[0]}[{keys[1]}]",
     )
+
+
+def _strict(config: type[BaseModel]) -> type[BaseModel]:
+    """Return a provider's model of its configuration as one that knows no further keys."""
+    return type(config.__name__, (config,), {"__module__": __name__, "model_config": {"extra": "forbid"}})
 
 
 def _provider(name: object) -> Any:
@@ -300,7 +232,7 @@ def _provider(name: object) -> Any:
 
 
 def _with_keys(
-    document: _Document, store: _KeyStore, keys: Keys, config: dict[str, Any]
+    document: Document, store: _KeyStore, keys: Keys, config: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
     """Put the provider keys into a config: the config, and which key is missing or ""."""
     found: dict[str, Any] = {}
@@ -313,7 +245,7 @@ def _with_keys(
         elif _SECRET_FIELD.search(name) and value is not None:
             if not isinstance(value, str):
                 raise document.error(
-                    at, f"must be $VARIABLE or the name of a secret file, not {_kind(value)}"
+                    at, f"must be $VARIABLE or the name of a secret file, not {kind_of(value)}"
                 )
             if _LOOKS_LIKE_A_KEY.fullmatch(value):
                 raise document.error(
@@ -329,28 +261,17 @@ def _with_keys(
     return found, missing
 
 
-def _route(document: _Document, keys: Keys, value: object, endpoints: Mapping[str, Endpoint]) -> Route:
-    given = document.mapping(value, keys, _ROUTE, ("name", "task_type", "destinations"))
-    if given.get("routing_strategy", "TRAFFIC_SPLIT") != "TRAFFIC_SPLIT":
-        raise document.error((*keys, "routing_strategy"), "must be TRAFFIC_SPLIT")
+def _route(document: Document, keys: Keys, entry: RouteEntry, endpoints: Mapping[str, Endpoint]) -> Route:
     shares: dict[str, int] = {}
-    for index, entry in enumerate(document.sequence(given["destinations"], (*keys, "destinations"))):
-        at: Keys = (*keys, "destinations", index)
-        destination = document.mapping(
-            entry, at, ("name", "traffic_percentage"), ("name", "traffic_percentage")
-        )
-        name, share = destination["name"], destination["traffic_percentage"]
-        if name not in endpoints:
-            raise document.error((*at, "name"), f"there is no endpoint '{name}'")
-        if endpoints[name].kind != given["task_type"]:
-            raise document.error(
-                (*at, "name"), f"'{name}' is {endpoints[name].kind}, the route another task type"
-            )
-        if type(share) is not int or not 0 <= share <= 100:
-            raise document.error((*at, "traffic_percentage"), "must be a whole number from 0 to 100")
-        shares[name] = share
+    for index, destination in enumerate(entry.destinations):
+        at: Keys = (*keys, "destinations", index, "name")
+        if destination.name not in endpoints:
+            raise document.error(at, f"there is no endpoint '{destination.name}'")
+        kind = endpoints[destination.name].kind
+        if kind != entry.task_type:
+            raise document.error(at, f"'{destination.name}' is {kind}, the route another task type")
+        shares[destination.name] = destination.traffic_percentage
     if sum(shares.values()) != 100:
         raise document.error((*keys, "destinations"), "the traffic percentages must sum to 100")
     missing = next((endpoints[name].missing for name in shares if endpoints[name].missing), "")
-    where = f"{keys[0]}[{keys[1]}]"
-    return Route(str(given["name"]), given["task_type"], shares, missing, where)
+    return Route(entry.name, entry.task_type, shares, missing, where=f"{keys[0]}[{keys[1]}]")

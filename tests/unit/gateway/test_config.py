@@ -63,9 +63,10 @@ def endpoint(folder: Path, text: str) -> Endpoint:
         (
             "http://127.0.0.1/v1",
             "[x]",
-            "endpoints[0].model.config.openai_api_base: Input should be a valid",
+            "endpoints[0].model.config.openai_api_base: must be a valid",
             9,
         ),
+        ("    model:", "    modl:", "endpoints[0].modl: unknown key", 4),
         ("openai_api_base", "openai_api_bse", "endpoints[0].model.config.openai_api_bse: unknown key", 9),
         ("100", "99", "routes[0].destinations: the traffic percentages must sum to 100", 13),
         (
