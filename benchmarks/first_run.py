@@ -14,8 +14,8 @@ import psutil
 
 from benchmarks import measure
 from develop.scratch.ports import free_port
-from stacks.definition.services import probe
 from stacks.definition.settings import ROOT
+from stacks.engines.readiness import probe
 
 READY = "/api/2.0/mlflow/experiments/search?max_results=1"  # a real call, not only /health
 

@@ -18,7 +18,7 @@ import requests
 
 from benchmarks import measure
 from develop.scratch.ports import free_port
-from stacks.definition.services import probe
+from stacks.engines.readiness import probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 import images.build
 from benchmarks import measure
 from develop.scratch.ports import free_port
-from stacks.definition.services import probe
 from stacks.definition.settings import ROOT
 from stacks.engines.compose import ComposeEngine
 from stacks.engines.ports import listens
+from stacks.engines.readiness import probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

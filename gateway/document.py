@@ -163,7 +163,14 @@ class Document:
 
 def kind_of(value: object) -> str:
     """Name what a YAML value is, for a message."""
-    names = {dict: "a mapping", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
+    names = {
+        dict: "a mapping",
+        list: "a list",
+        str: "text",
+        bool: "true or false",
+        float: "a fraction",
+        type(None): "nothing",
+    }
     return names.get(type(value), "a number")
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-import json
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from server.upstream import FEATURES
 
@@ -96,6 +93,11 @@ class Service:
         """The address a person opens."""
         return f"http://{reachable(settings.host)}:{self.port(settings)}" if self.port else None
 
+    def ready_url(self, settings: Settings) -> str | None:
+        """The address that answers 200 once it is ready."""
+        url = self.url(settings)
+        return url and url + self.readiness
+
     def ports(self, settings: Settings) -> tuple[int, ...]:
         """All that it may listen on at this machine."""
         return tuple(port(settings) for port in (self.port, self.local_port) if port)
@@ -170,39 +172,3 @@ def reachable(host: str) -> str:
     if address.is_unspecified:
         return "127.0.0.1" if address.version == 4 else "[::1]"
     return f"[{host}]" if address.version == 6 else host
-
-
-_DIRECT = urllib.request.build_opener(
-    urllib.request.ProxyHandler({})
-)  # no proxy reaches this machine's loopback
-
-
-def probe(url: str, *, seconds: float = 3.0) -> dict[str, Any] | None:
-    """Ask a readiness URL once.
-
-    Args:
-        url: address to GET.
-        seconds: how long to wait for the answer.
-
-    Returns:
-        The answer's JSON object (an empty one where it is not JSON) if the status is 200; for another status, the
-        object with the further key ``problem``, which says why, or None where it does not say.
-    """
-    try:
-        with _DIRECT.open(url, timeout=seconds) as answer:
-            return dict(json.load(answer))
-    except urllib.error.HTTPError as error:
-        try:
-            said = dict(json.load(error))
-            return {**said, "problem": str(said["status"])}
-        except (ValueError, TypeError, KeyError, OSError):
-            return None
-    except ValueError:
-        return {}
-    except (urllib.error.URLError, OSError):
-        return None
-
-
-def passes(answer: dict[str, Any] | None) -> bool:
-    """Whether an answer of `probe` says that the service is ready."""
-    return answer is not None and "problem" not in answer

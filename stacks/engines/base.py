@@ -13,7 +13,8 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 from console import UserError, note
 from disks import explain
 from stacks.definition.rendering import FRAMES, secrets_named
-from stacks.definition.services import SERVICES, passes, probe
+from stacks.definition.services import SERVICES
+from stacks.engines.readiness import passes, probe
 from stacks.state import environments, inputs, record, reserve, secrets
 from stacks.state.record import JOURNAL, RECORD, write_private
 
@@ -241,7 +242,8 @@ class Engine(ABC):
         """The status of a running service, its health asked at its published address."""
         service = SERVICES[name]
         url = service.url(self.deployment.settings)
-        answer = probe(url + service.readiness) if url else {}
+        asked = service.ready_url(self.deployment.settings)
+        answer = probe(asked) if asked else {}
         said = answer or {}
         return ServiceStatus(
             name,

@@ -21,9 +21,10 @@ from packaging.version import Version
 
 from console import UserError, note
 from stacks.definition.rendering import FRAMES, render
-from stacks.definition.services import SERVICES, Service, passes, probe
+from stacks.definition.services import SERVICES, Service
 from stacks.engines.base import Engine, ServiceStatus, answer, no_room
 from stacks.engines.ports import check_port_is_free
+from stacks.engines.readiness import passes, probe
 from stacks.state import environments, reserve
 from stacks.state.record import write_private
 
@@ -285,14 +286,11 @@ class ComposeEngine(Engine):
     def _pause(self) -> None:
         """Wait for a second, or less if all that is published answers: asking that is the cheapest there is."""
         until = time.monotonic() + 1
-        urls = [url for status in self.deployment.services if (url := self._readiness(status))]
+        settings = self.deployment.settings
+        urls = [url for name in self.deployment.services if (url := SERVICES[name].ready_url(settings))]
         while time.monotonic() < until and not all(passes(probe(url)) for url in urls):
             time.sleep(0.1)
         time.sleep(0.1)
-
-    def _readiness(self, name: str) -> str | None:
-        url = SERVICES[name].url(self.deployment.settings)
-        return url and url + SERVICES[name].readiness
 
 
 @functools.cache

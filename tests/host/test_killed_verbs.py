@@ -19,8 +19,8 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from develop.scratch.ports import free_ports
 from develop.scratch.stack import StackUnderTest
-from stacks.definition.services import passes, probe
 from stacks.definition.settings import ROOT
+from stacks.engines.readiness import passes, probe
 from stacks.state import environments
 from stacks.state.environments import pinned
 from stacks.state.record import JOURNAL, read
