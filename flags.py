@@ -233,6 +233,7 @@ BACKUP = Flag(
     values.text("SET", "a backup set", "backups/latest"),
     "folder of the set, or its s3:// address; .../latest is the newest one there",
 )
+BACKUP_FIRST = Flag("backup", values.SWITCH, "take a backup first, after the question", side="task")
 VERIFY = Flag("verify", values.SWITCH, "read every byte of every set")
 VERSION = Flag(
     "to",

@@ -119,7 +119,7 @@ def cleanup(request: verbs.Cleanup) -> None:
     """Rows and artifacts."""
     from stacks.verbs import data
 
-    data.run(request)
+    data.cleanup(request)
 
 
 @task(verbs.Usage)

@@ -218,6 +218,8 @@ class Cleanup(Request):
     ignore_reference: tuple[str, ...] = flag(flags.IGNORE_REFERENCE)
     dry_run: bool = flag(flags.DRY_RUN)
     vacuum: bool = flag(flags.VACUUM)
+    backup: bool = flag(flags.BACKUP_FIRST)
+    to: str = flag(flags.TO, help="place of that backup: a folder, or s3://BUCKET/PREFIX", side="task")
     wait: float = flag(flags.WAIT)
     yes: bool = flag(flags.YES)
     json: bool = flag(flags.JSON)

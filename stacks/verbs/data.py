@@ -8,23 +8,24 @@ import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from console import UserError, confirm, emit_json, note
+from console import UserError, confirm, emit_json, interactive, note
 from stacks import engines
 from stacks.definition.rendering import Stores
 from stacks.definition.settings import ROOT
 from stacks.state import reserve
 from stacks.state.opening import open_recorded
 from stacks.state.record import locked
-from verbs import Cleanup, Inspect
+from verbs import Backup, Cleanup, Inspect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from stacks.engines import Engine
-    from verbs import Backup, Migrate, Request, Restore, Usage
+    from verbs import Migrate, Request, Restore, Usage
 
 PASSPHRASE = "gateway-passphrase"  # noqa: S105 (the secret's name)
 
@@ -48,6 +49,47 @@ def run(request: Request) -> None:
     with frees:
         code = engine.run(request.argv(), {})
     _finish(code)
+
+
+def cleanup(request: Cleanup) -> None:
+    """Delete for good, after a backup where one is asked for; else it is said how old the newest one is; see `run`.
+
+    Raises:
+        UserError: as in `run` and in `backup`.
+        SystemExit: as in `run`; the backup failed, and nothing was deleted.
+    """
+    if request.dry_run or not request.backup:
+        if not request.backend_store_uri:
+            _tell_newest(request.stack, request.to)
+        run(request)
+        return
+    if not request.yes:
+        run(request.but(dry_run=True, json=request.json and not interactive()))
+        if not confirm("back up, then delete all this for good?", yes=False):
+            return
+    named = ("stack", "backend_store_uri", "artifacts_destination", "to", "wait")
+    backup(Backup(**{name: getattr(request, name) for name in named}))
+    run(request.but(yes=True))
+
+
+def _tell_newest(stack: str, to: str) -> None:
+    """Say when a stack was last backed up: what a cleanup deletes is in no later set."""
+    if is_bucket(to):  # asking it takes keys and seconds
+        return
+    from backups.sets import list_sets
+
+    created = [
+        one.manifest["created"]
+        for one in list_sets(Path(to).expanduser())[0]
+        if one.manifest.get("stack") == stack
+    ]
+    if not created:
+        note(f"stack '{stack}' has no backup in {to}; to take one first: invoke cleanup --backup")
+        return
+    age = datetime.now(UTC) - datetime.fromisoformat(created[-1])
+    note(
+        f"the newest backup of stack '{stack}' in {to} is {age.days} days and {age.seconds // 3600} hours old"
+    )
 
 
 def migrate(request: Migrate) -> None:

@@ -64,6 +64,29 @@ class OnEitherEngine:
         again = json.loads(stack.invoke(*words, "--yes", "--json").stdout)
         assert set(again["deleted"].values()) == {0}
 
+    @pytest.mark.parametrize("stack", ["local"], indirect=True)
+    def test_cleanup_says_how_old_the_newest_backup_is_or_takes_one_first(
+        self, stack: StackUnderTest, tmp_path: Path
+    ) -> None:
+        client, words = (
+            mlflow.MlflowClient(stack.url),
+            ("cleanup", f"--stack={stack.name}", f"--to={tmp_path}"),
+        )
+        doomed = story.some_run(stack.url).info.run_id
+        client.delete_run(doomed)
+        assert f"stack '{stack.name}' has no backup in {tmp_path}" in stack.invoke(*words, "--dry-run").stderr
+        unanswered = stack.invoke(*words, "--backup", "--json")
+        assert json.loads(unanswered.stdout)["dry_run"] is True
+        assert not list(tmp_path.glob("2*"))
+
+        answer = stack.invoke(*words, "--backup", "--yes", "--json")
+        assert json.loads(answer.stdout)["deleted"]["runs"] == 1
+        [kept] = json.loads(stack.invoke("backups", f"--to={tmp_path}", "--json").stdout)["sets"]
+        assert kept["stack"] == stack.name
+        assert "is 0 days and 0 hours old" in stack.invoke(*words, "--dry-run").stderr
+        stack.invoke("restore", f"--stack={stack.name}", f"--backup={kept['path']}", "--yes", "--no-backup")
+        assert client.get_run(doomed).info.lifecycle_stage == "deleted"
+
     def test_usage_names_the_experiments(self, stack: StackUnderTest, tmp_path: Path) -> None:
         """As JSON, and as a page in a file of this machine."""
         used = json.loads(stack.invoke("usage", f"--stack={stack.name}", "--json").stdout)
