@@ -80,7 +80,7 @@ def test_the_server_and_status_tell_of_a_full_disk(local: StackUnderTest, disk: 
     assert service["full"] == ["backend store"]
     [small] = [one for one in local.status()["disks"] if one["folder"] == str(disk)]
     assert small["full"]
-    shown = local.invoke("status").stdout
+    shown = local.invoke("status", expect=1).stdout
     assert f"{disk} is full" in shown
     assert "invoke cleanup --stack=local" in shown
     filler.unlink()
