@@ -266,6 +266,12 @@ MIGRATE = Flag(
     "then bring a schema that is behind to that of this MLflow",
     side="beside",
 )
+DESTINATION_ALONE = Flag(
+    "destination-alone",
+    values.SWITCH,
+    "no other database keeps its artifacts in the destination",
+    side="beside",
+)
 SERVER_WAIT = Flag(
     "server-wait",
     values.SECONDS,

@@ -369,12 +369,19 @@ class Lock(Request):
 # No tasks: what stacks run beside the data by themselves.
 
 
-@verb("prepare", "", "Create the schema in an empty database.", module=("database", "prepare"))
+@verb(
+    "prepare",
+    "",
+    "Create the schema in an empty database; mark its destination.",
+    module=("database", "prepare"),
+)
 class Prepare(Request):
     """The step `schema` of every stack."""
 
     backend_store_uri: str = flag(flags.BACKEND_STORE_URI)
     wait: float = flag(flags.WAIT, default=300.0)
+    artifacts_destination: str = flag(flags.ARTIFACTS_DESTINATION)
+    destination_alone: bool = flag(flags.DESTINATION_ALONE)
     server_wait: float = flag(flags.SERVER_WAIT)
     json: bool = flag(flags.JSON)
     debug: bool = flag(flags.DEBUG)

@@ -122,7 +122,7 @@ def _may_claim(plan: Plan, *, yes: bool) -> bool:
     Raises:
         UserError: nobody is there to ask: what runs every night must not put another server out.
     """
-    from cleanup.ownership import MARK
+    from database.ownership import MARK
 
     owner = plan.owner
     if not plan.filters.claim or owner.state in {"ours", "unmarked"}:

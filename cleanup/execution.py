@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from artifacts import StoreError
 from artifacts.base import batches
-from cleanup import orphans, ownership
+from cleanup import orphans
 from cleanup.indexes import drop_leftovers, missing, temporary_indexes
 from cleanup.objects import Folders, Removal, remove
 from cleanup.planning import (
@@ -35,6 +35,7 @@ from cleanup.report import Progress, Report
 from cleanup.schema import Statement, parameters
 from cleanup.selection import ALONE, EXPERIMENT, MODEL, TRACE, Kind
 from console import UserError
+from database import ownership
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -39,7 +39,7 @@ class Filters:
         include_undated: also what has no deletion time.
         force_registered: also what a registered model version refers to.
         orphan_grace: least age of an orphaned artifact's newest object and of an orphaned association.
-        claim: take the destination for this database's alone from now on: see `cleanup.ownership`.
+        claim: take the destination for this database's alone from now on: see `database.ownership`.
         ignore_references: ``table.column`` names that may be left dangling.
 
     Raises:

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
 
     from artifacts import Store
-    from cleanup import ownership
     from cleanup.alive import Alive
     from cleanup.schema import Edge, Schema
     from cleanup.selection import Selection
+    from database import ownership
 
 # <experiment>/<run>/artifacts, <experiment>/models/<m->/artifacts, <experiment>/traces/<tr->/artifacts
 # (mlflow.store.tracking.sqlalchemy_store, _FOLDER_NAME), in a workspace below workspaces/<name>/

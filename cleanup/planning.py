@@ -10,16 +10,17 @@ from sqlalchemy import exists, func, select
 
 from artifacts import Store, StoreError, open_store
 from artifacts.base import batches
-from cleanup import orphans, ownership, schema
+from cleanup import orphans, schema
 from cleanup.alive import Alive
 from cleanup.destination import check_destination
 from cleanup.locations import Destination, StrangeLocation
 from cleanup.objects import Folders, objects_in
-from cleanup.ownership import Ownership
 from cleanup.report import SHOWN, Skipped
 from cleanup.schema import parameters
 from cleanup.selection import ALONE, DELETED, EXPERIMENT, MODEL, RUN, TRACE, Kind, Selection
 from console import UserError
+from database import ownership
+from database.ownership import Ownership
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine

@@ -26,6 +26,11 @@ def _prepare(request: Prepare) -> None:
     from database.schema import prepare
 
     schema = prepare(_uri(request), wait_seconds=request.wait, server_wait=request.server_wait)
+    if request.artifacts_destination:
+        from database.ownership import settle
+
+        wait = request.server_wait
+        settle(_uri(request), request.artifacts_destination, alone=request.destination_alone, wait=wait)
     if request.json:
         emit_json(schema.as_json())
     else:

@@ -84,7 +84,9 @@ def _tell_newest(stack: str, to: str) -> None:
         if one.manifest.get("stack") == stack
     ]
     if not created:
-        note(f"stack '{stack}' has no backup in {to}; to take one first: invoke cleanup --backup")
+        note(
+            f"stack '{stack}' has no backup in {to}; to take one first: invoke cleanup --stack={stack} --backup"
+        )
         return
     age = datetime.now(UTC) - datetime.fromisoformat(created[-1])
     note(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from artifacts import open_store
 from cleanup.__main__ import main
-from cleanup.ownership import MARK
+from database.ownership import MARK
 from tests.support import world as made
 
 if TYPE_CHECKING:

@@ -129,3 +129,12 @@ def test_a_server_answers_at_the_address_it_listens_on() -> None:
 def test_an_address_with_colons_is_published_in_brackets() -> None:
     rendered = render(deployment("local", "host=::1"), "compose")["compose.yaml"]
     assert yaml.safe_load(rendered)["services"]["mlflow"]["ports"] == ["[::1]:5555:5000"]
+
+
+@pytest.mark.parametrize("engine", ["compose", "host"])
+def test_only_what_the_stack_keeps_itself_is_marked_unasked(engine: str) -> None:
+    """Another server may write to an external store, too."""
+    own = "".join(render(deployment("quickstart"), engine).values())
+    external = deployment("quickstart", "object_store=external", "s3_endpoint=http://192.0.2.1:9000")
+    assert "--destination-alone" in own
+    assert "--destination-alone" not in "".join(render(external, engine).values())

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from artifacts import open_store
-from cleanup import ownership
 from console import UserError
+from database import ownership
 from database.connection import connect
 from tests.support.small import Small
 
@@ -220,3 +220,43 @@ def test_the_mark_is_nobodys_artifact(small: Small) -> None:
     small.clean(claim=True)
     assert not any("not in the layout" in note for note in small.clean().notes)
     assert [path.name for path in (small.root / ".mlflow-stacks").iterdir()] == ["owner.json"]
+
+
+def settled(small: Small, *, alone: bool = False) -> str:
+    """What `up` makes of the mark."""
+    ownership.settle(small.uri, str(small.root), alone=alone)
+    return state(small)
+
+
+def test_up_marks_what_is_empty_or_its_stacks_own_and_leaves_the_rest_to_a_question(
+    small: Small, empty_sqlite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert settled(small) == "ours"
+    assert settled(small) == "ours"  # at each up
+
+    used = Small(empty_sqlite, tmp_path / "used")
+    stray(used)
+    assert settled(used) == "unmarked"
+    assert "invoke cleanup --claim" in capsys.readouterr().err
+    assert settled(used, alone=True) == "ours"
+    used.close()
+
+
+def test_two_stacks_on_one_destination_are_refused_at_up(
+    small: Small, empty_sqlite: Path, tmp_path: Path
+) -> None:
+    settled(small)
+    second = Small(empty_sqlite, tmp_path / "second", small.root)
+    with pytest.raises(UserError, match="is another database's") as refused:
+        settled(second)
+    assert "--set s3_prefix=NAME" in str(refused.value)
+    assert state(small) == "ours"
+    second.close()
+
+
+def test_a_copy_of_the_database_takes_no_destination_by_its_up(small: Small, tmp_path: Path) -> None:
+    settled(small)
+    copy = Small(small.file, tmp_path / "staging", small.root)
+    assert settled(copy) == "moved"
+    assert state(small) == "ours"
+    copy.close()

@@ -11,19 +11,24 @@ out when it looks whether a database is empty or whole (mlflow.store.db.utils).
 from __future__ import annotations
 
 import json
+import os
+import socket
+import time
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from sqlalchemy import Column, MetaData, String, Table, delete, insert, inspect, select
 from sqlalchemy.exc import DBAPIError
 
-from artifacts.base import OWN
-from console import UserError
-from database.connection import sqlite_path
+from artifacts import StoreError, open_store
+from artifacts.base import OWN, without_password
+from console import UserError, note
+from database.connection import connect, sqlite_path
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -120,6 +125,70 @@ def claim(engine: Engine, store: Store) -> Ownership:
         file.write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
         store.put(file, MARK, None)
     return read(engine, store)
+
+
+def settle(uri: str, destination: str, *, alone: bool, wait: float = 0) -> None:
+    """Mark a destination before its server starts, where nothing speaks against it; refuse another database's.
+
+    What holds artifacts already and is not known to be this database's alone is left unmarked: cleanup asks.
+
+    Args:
+        uri: the backend store, with its schema.
+        destination: the artifact destination.
+        alone: it is known to be nobody else's: the stack keeps it itself.
+        wait: seconds that the store may take to be there.
+
+    Raises:
+        UserError: another database keeps its artifacts there.
+    """
+    deadline = time.monotonic() + wait
+    engine = connect(uri)
+    try:
+        while True:
+            try:
+                _await_endpoint(destination)
+                _settle(engine, open_store(destination), alone=alone)
+            except StoreError as error:  # that it works is proven by others; a mark can be written later, too
+                if time.monotonic() >= deadline:
+                    note(f"the artifact destination was not marked: {error}")
+                    return
+                time.sleep(0.2)
+            else:
+                return
+    finally:
+        engine.dispose()
+
+
+def _await_endpoint(destination: str) -> None:
+    """Find a store that is still being started in no time; boto3 would try again with growing pauses.
+
+    Raises:
+        StoreError: nobody listens there.
+    """
+    endpoint = urlsplit(os.environ.get("MLFLOW_S3_ENDPOINT_URL", ""))
+    if destination.startswith("s3://") and endpoint.hostname:
+        port = endpoint.port or {"https": 443}.get(endpoint.scheme, 80)
+        try:
+            socket.create_connection((endpoint.hostname, port), timeout=5).close()
+        except OSError as error:
+            raise StoreError(f"nobody listens at {endpoint.netloc}: {error}") from None
+
+
+def _settle(engine: Engine, store: Store, *, alone: bool) -> None:
+    owner = read(engine, store)
+    if owner.ours:
+        return
+    if not alone:
+        if owner.state == "others":
+            raise UserError(
+                f"the artifact destination {without_password(store.uri)} is another database's: {owner}",
+                "give this stack a folder of its own there: invoke up --set s3_prefix=NAME",
+                f"or, when no other server uses it any more, remove its mark: {MARK}",
+            )
+        if owner.state == "moved" or any(True for _ in store.list()):
+            note(f"the artifact destination was not marked: {owner}; see: invoke cleanup --claim")
+            return
+    claim(engine, store)
 
 
 def home(connection: Connection) -> dict[str, Any]:
