@@ -10,9 +10,12 @@ import http.server
 import itertools
 import json
 import os
+import socket
 import socketserver
 import sys
 from pathlib import Path
+
+SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"  # PostgreSQL manual, "Message Formats"
 
 
 def main(words: list[str]) -> int:
@@ -62,6 +65,12 @@ def serve(port: int) -> None:
     """Answer every request as a service that is ready."""
 
     class Ready(http.server.BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            if self.connection.recv(8, socket.MSG_PEEK).startswith(SSL_REQUEST):
+                self.connection.sendall(b"N")  # as PostgreSQL says that it has no TLS
+            else:
+                super().handle()
+
         def do_GET(self) -> None:
             body = json.dumps({"status": "ready", "version": "stand-in"}).encode()
             self.send_response(200)
