@@ -165,7 +165,7 @@ class OnEitherEngine:
     def test_the_built_in_gateway_comes_back_and_a_changed_key_needs_no_restart(
         self, stack: StackUnderTest, inside: Inside
     ) -> None:
-        answer = stack.up()
+        answer = stack.up("--set", "gateway=server")
         assert answer["gateway"] == f"{stack.url}/gateway/mlflow/v1"
         gateway_answers(answer["gateway"])
         keys = stack.settings["gateway_keys"]
