@@ -29,8 +29,7 @@ def _prepare(request: Prepare) -> None:
     if request.artifacts_destination:
         from database.ownership import settle
 
-        wait = request.server_wait
-        settle(_uri(request), request.artifacts_destination, alone=request.destination_alone, wait=wait)
+        settle(_uri(request), request.artifacts_destination, alone=request.destination_alone)
     if request.json:
         emit_json(schema.as_json())
     else:

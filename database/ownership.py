@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 MARK = f"{OWN}owner.json"
 TABLE = "alembic_version_mlflow_stacks"
 KEPT = Table(TABLE, MetaData(), Column("version_num", String(36), nullable=False))
+STARTING_UP = 120.0  # seconds; a store and its bucket that are being made beside this
 State = Literal["ours", "unmarked", "moved", "others"]
 
 
@@ -127,7 +128,7 @@ def claim(engine: Engine, store: Store) -> Ownership:
     return read(engine, store)
 
 
-def settle(uri: str, destination: str, *, alone: bool, wait: float = 0) -> None:
+def settle(uri: str, destination: str, *, alone: bool) -> None:
     """Mark a destination before its server starts, where nothing speaks against it; refuse another database's.
 
     What holds artifacts already and is not known to be this database's alone is left unmarked: cleanup asks.
@@ -136,12 +137,11 @@ def settle(uri: str, destination: str, *, alone: bool, wait: float = 0) -> None:
         uri: the backend store, with its schema.
         destination: the artifact destination.
         alone: it is known to be nobody else's: the stack keeps it itself.
-        wait: seconds that the store may take to be there.
 
     Raises:
         UserError: another database keeps its artifacts there.
     """
-    deadline = time.monotonic() + wait
+    deadline = time.monotonic() + (STARTING_UP if alone and destination.startswith("s3://") else 0)
     engine = connect(uri)
     try:
         while True:
