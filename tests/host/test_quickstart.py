@@ -59,10 +59,17 @@ class Processes(Inside):
 
     def watched(self) -> Callable[[], list[object]]:
         family = [self.keeper, *self.keeper.children(recursive=True)]
-        return lambda: [p for p in family if p.is_running() and p.status() != "zombie"]
+        return lambda: [process for process in family if _runs(process)]
 
     def places(self) -> dict[str, str]:
         return {}
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != "zombie"
+    except psutil.NoSuchProcess:  # it ended between the two
+        return False
 
 
 @pytest.fixture(scope="module")
