@@ -26,7 +26,7 @@ from stacks.engines.base import Engine, ServiceStatus, answer, no_room
 from stacks.engines.ports import check_port_is_free
 from stacks.engines.readiness import passes, probe
 from stacks.state import environments, reserve
-from stacks.state.record import write_private
+from stacks.state.record import nothing_started, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -202,6 +202,7 @@ class ComposeEngine(Engine):
                 )
                 if done.returncode != 0:
                     lines = done.stderr.strip().splitlines()[-10:]
+                    nothing_started(self.deployment)
                     raise UserError(f"nothing was started: the step '{name}' failed", *lines)
 
     def _compose(self, *words: str) -> list[str]:

@@ -19,7 +19,7 @@ from stacks.engines.base import Engine, ServiceStatus, answer, gone, no_room
 from stacks.engines.ports import check_port_is_free, listens
 from stacks.engines.supervisord import Supervisord, last_lines
 from stacks.state import environments, reserve, secrets
-from stacks.state.record import make_private_dir
+from stacks.state.record import make_private_dir, nothing_started
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,6 +103,7 @@ class HostEngine(Engine):
         except UserError as error:
             if fresh:
                 self.down(volumes=False)
+                nothing_started(self.deployment)
                 raise UserError(f"nothing was started: {error.message}", *error.hints) from None
             raise
         self._start([name for name in wanted if name not in external], deadline, changed)

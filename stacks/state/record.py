@@ -66,6 +66,12 @@ def remember(deployment: Deployment, engine: str, *, secrets: Iterable[str]) -> 
     _write(deployment.state, record)
 
 
+def nothing_started(deployment: Deployment) -> None:
+    """Note that an `up` started nothing: the next one goes on with the settings from before."""
+    known = read(deployment.state)
+    _write(deployment.state, replace(known, settings=deployment.recorded.settings))
+
+
 def taken_down(state: Path) -> None:
     """Note that a stack was taken down, and shall not run; on a full disk that stays unknown."""
     with suppress(UserError):
