@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from artifacts.base import (
     Fetched,
@@ -25,6 +27,17 @@ if TYPE_CHECKING:
 
     from boto3.session import Session
     from mypy_boto3_s3.client import S3Client
+
+
+def reach(endpoint: str) -> None:
+    """Find out whether somebody listens at a store's address, at once: boto3 tries again with growing pauses.
+
+    Raises:
+        OSError: nobody does.
+    """
+    address = urlsplit(endpoint)
+    port = address.port or {"https": 443}.get(address.scheme, 80)
+    socket.create_connection((address.hostname or "", port), timeout=5).close()
 
 
 def _timestamp(text: str) -> datetime:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 import uuid
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 
 from artifacts import StoreError, open_store
 from artifacts.base import OWN, without_password
+from artifacts.s3 import reach
 from console import UserError, note
 from database.connection import connect, sqlite_path
 
@@ -146,7 +146,7 @@ def settle(uri: str, destination: str, *, alone: bool) -> None:
     try:
         while True:
             try:
-                _await_endpoint(destination)
+                _require_listener(destination)
                 _settle(engine, open_store(destination), alone=alone)
             except StoreError as error:  # that it works is proven by others; a mark can be written later, too
                 if time.monotonic() >= deadline:
@@ -159,19 +159,14 @@ def settle(uri: str, destination: str, *, alone: bool) -> None:
         engine.dispose()
 
 
-def _await_endpoint(destination: str) -> None:
-    """Find a store that is still being started in no time; boto3 would try again with growing pauses.
-
-    Raises:
-        StoreError: nobody listens there.
-    """
-    endpoint = urlsplit(os.environ.get("MLFLOW_S3_ENDPOINT_URL", ""))
-    if destination.startswith("s3://") and endpoint.hostname:
-        port = endpoint.port or {"https": 443}.get(endpoint.scheme, 80)
+def _require_listener(destination: str) -> None:
+    """Raise StoreError where nobody listens at a store's own endpoint."""
+    endpoint = os.environ.get("MLFLOW_S3_ENDPOINT_URL")
+    if endpoint and destination.startswith("s3://"):
         try:
-            socket.create_connection((endpoint.hostname, port), timeout=5).close()
+            reach(endpoint)
         except OSError as error:
-            raise StoreError(f"nobody listens at {endpoint.netloc}: {error}") from None
+            raise StoreError(f"nobody listens at {urlsplit(endpoint).netloc}: {error}") from None
 
 
 def _settle(engine: Engine, store: Store, *, alone: bool) -> None:

@@ -9,13 +9,13 @@ nothing is made, and the bucket and the key must exist.
 from __future__ import annotations
 
 import os
-import socket
 import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from artifacts.s3 import reach
 from console import UserError, note, user_errors
 
 if TYPE_CHECKING:
@@ -69,12 +69,10 @@ def _client(endpoint: str | None, credentials: str | None) -> Any:
 
 def _await(endpoint: str) -> None:
     """Wait until the stack's own store takes connections; whether it answers is found out by asking."""
-    address = urlsplit(endpoint)
-    port = address.port or {"https": 443}.get(address.scheme, 80)
     deadline = time.monotonic() + STARTING_UP
     while True:
         try:
-            socket.create_connection((address.hostname or "", port), timeout=5).close()
+            reach(endpoint)
         except OSError as error:
             if time.monotonic() > deadline:
                 raise UserError(f"the object store at {endpoint} does not answer: {error}") from None
