@@ -104,7 +104,7 @@ def test_what_needs_room_says_so_before_it_changes_anything(
     ):
         says_what_to_do(local.invoke(*words, expect=1), disk)
     filler.unlink()
-    assert local.service("mlflow")["uptime"] > uptime  # it was never away
+    assert local.service("mlflow")["uptime"] >= uptime  # it was never away
 
 
 def test_down_works_on_a_full_disk_and_all_is_there_afterwards(

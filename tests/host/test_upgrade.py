@@ -95,7 +95,7 @@ def test_a_version_that_cannot_be_had_is_refused_before_anything_changes(
     assert "fails at its pre-flight" in done.stderr
     assert reason in done.stderr
     assert "nothing was changed" in done.stderr
-    assert local.service("mlflow")["uptime"] > before
+    assert local.service("mlflow")["uptime"] >= before  # whole seconds: a restart would begin at 0
 
 
 def test_without_an_answer_the_plan_is_shown_and_nothing_changes(local: StackUnderTest, sets: Path) -> None:
@@ -104,7 +104,7 @@ def test_without_an_answer_the_plan_is_shown_and_nothing_changes(local: StackUnd
     assert f"MLflow {OLD} becomes {NEW}" in done.stderr
     assert "revisions forward" in done.stderr
     assert "nothing was changed" in done.stderr
-    assert local.service("mlflow")["uptime"] > before
+    assert local.service("mlflow")["uptime"] >= before  # whole seconds: a restart would begin at 0
 
 
 def test_a_kill_while_the_version_is_fetched_changes_nothing(
