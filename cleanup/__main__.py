@@ -96,7 +96,7 @@ def run(request: Cleanup) -> int:
         if request.json:
             emit_json(answer.of_plan(plan, dry_run=True))
         return 0
-    before = vacuum.size(engine)
+    before = vacuum.size(engine) if request.vacuum else 0
     with maintenance_lock(engine, "cleanup", request.wait) as lock:
         with display.Bar(plan) as bar:
             report = execute(plan, progress=bar, check=lock.check)
@@ -106,7 +106,7 @@ def run(request: Cleanup) -> int:
             note(f"database: {size(before)} before, {size(vacuum.size(engine))} now")
         elif sum(report.rows.values()) > 100_000:
             note(
-                f"the database keeps the space of deleted rows ({size(before)} in all) and fills it "
+                f"the database keeps the space of deleted rows ({size(vacuum.size(engine))} in all) and fills it "
                 "again; --vacuum gives it back to the system"
             )
     if request.json:

@@ -128,16 +128,16 @@ class Alive:
         if "model_versions" not in schema.tables:
             return
         versions = schema.tables["model_versions"]
-        workspaces: list[str] = []
-        if "workspace" in versions.c:
-            workspaces = list(connection.execute(select(versions.c.workspace).distinct()).scalars())
+        workspace = versions.c.get("workspace", literal(""))
         columns = [
             versions.c[name] for name in ("run_id", "source", "storage_location") if name in versions.c
         ]
-        query = select(versions.c.name, versions.c.version, *columns).where(
+        query = select(workspace, versions.c.name, versions.c.version, *columns).where(
             versions.c.current_stage.is_distinct_from("Deleted_Internal")
         )
-        for name, version, run, *locations in connection.execute(query.execution_options(yield_per=1000)):
+        rows = connection.execute(query).all()
+        workspaces = {row[0] for row in rows}
+        for _, name, version, run, *locations in rows:
             why = f"registered model version {name}/{version} needs it"
             if run:
                 self._ids[run] = why

@@ -49,6 +49,7 @@ SMALLEST_BATCH = 50
 ATTEMPTS = 4
 PATIENCE = 4  # batches that the store may refuse whole before the rest is not tried
 Blockers = list[tuple[str, Any]]
+RIGHTS = {"delete": "DELETE", "null": "UPDATE"}
 RETRIED = {"40001", "40P01"}  # serialization_failure, deadlock_detected (PostgreSQL manual, appendix A)
 
 
@@ -91,7 +92,7 @@ class Execution:
                 ownership.claim(self._engine, self._plan.store)
             with temporary_indexes(self._engine, self._missing_indexes()):
                 for kind in ALONE:
-                    if self._plan.selection.table(kind) is not None:
+                    if self._plan.selection.asked(kind):
                         self._all(kind)
                 self._experiments()
                 if "orphans" in self._plan.filters.kinds:
@@ -104,9 +105,7 @@ class Execution:
             raise UserError(f"the destination could not be claimed: {error}") from None
         self._report.seconds = round(time.monotonic() - started, 3)
         with self._engine.connect() as connection:
-            self._report.left = sum(
-                self._plan.selection.count(connection, kind) for kind in (*ALONE, EXPERIMENT)
-            )
+            self._report.left = sum(self._plan.selection.count(connection).values())
         return self._report
 
     def _check_rights(self) -> None:
@@ -127,15 +126,16 @@ class Execution:
                 if counts[kind.name]
                 for statement in schema.closure(kind.table, kind.key)
             ]
-            for right, action in (("DELETE", "delete"), ("UPDATE", "null")):
-                # names as they are written in SQL: "Mixed case" needs its quotes
-                query = text(
-                    "SELECT min(name) FROM unnest(CAST(:names AS text[])) AS name"
-                    " WHERE NOT has_table_privilege(quote_ident(name), :right)"
-                )
-                names = sorted({item.table for item in statements if item.action == action})
-                if name := connection.execute(query, {"names": names, "right": right}).scalar():
-                    raise _forbidden(f"no right to {right} in {name}")
+            needed = sorted({(RIGHTS[item.action], item.table) for item in statements})
+            # names as they are written in SQL: "Mixed case" needs its quotes
+            query = text(
+                "SELECT needed, name"
+                " FROM unnest(CAST(:rights AS text[]), CAST(:names AS text[])) AS needs (needed, name)"
+                " WHERE NOT has_table_privilege(quote_ident(name), needed) ORDER BY needed, name LIMIT 1"
+            )
+            rights, names = [right for right, _ in needed], [name for _, name in needed]
+            if lacking := connection.execute(query, {"rights": rights, "names": names}).first():
+                raise _forbidden(f"no right to {lacking[0]} in {lacking[1]}")
 
     def _explain(self, error: DBAPIError) -> UserError:
         reason = str(error.orig).strip().splitlines()[0]
@@ -346,8 +346,8 @@ class Execution:
         held, owner = 0, plan.owner
         unowned = orphans.Unowned()
         try:
-            owner = ownership.read(self._engine, plan.store)
             with self._engine.connect() as connection:
+                owner = ownership.read(connection, plan.store)
                 for seen, found in orphans.find(connection, plan.selection, plan.store, plan.alive):
                     unowned = seen
                     if not owner.ours:

@@ -39,15 +39,19 @@ def _indexed(edge: Edge) -> bool:
     )
 
 
-def _rows(connection: Connection, schema: Schema, table: str) -> int:
-    """Return about how many rows a table has."""
+def _rows(connection: Connection, schema: Schema, tables: set[str]) -> dict[str, int]:
+    """Return about how many rows each table has."""
     if schema.dialect == "sqlite":
-        return int(connection.execute(text(f'SELECT max(rowid) FROM "{table}"')).scalar() or 0)  # noqa: S608
+        return {
+            table: int(connection.execute(text(f'SELECT max(rowid) FROM "{table}"')).scalar() or 0)  # noqa: S608
+            for table in tables
+        }
     # reltuples is -1 before the first ANALYZE; the file's size is always known
     estimate = text(
-        "SELECT greatest(reltuples, pg_relation_size(oid) / 200) FROM pg_class WHERE oid = to_regclass(:name)"
+        "SELECT name, greatest(reltuples, pg_relation_size(oid) / 200)"
+        " FROM unnest(CAST(:names AS text[])) AS name JOIN pg_class ON oid = to_regclass(quote_ident(name))"
     )
-    return int(connection.execute(estimate, {"name": f'"{table}"'}).scalar() or 0)
+    return {name: int(rows) for name, rows in connection.execute(estimate, {"names": sorted(tables)})}
 
 
 def missing(connection: Connection, schema: Schema, deleted: Mapping[str, int]) -> list[tuple[str, str]]:
@@ -58,15 +62,22 @@ def missing(connection: Connection, schema: Schema, deleted: Mapping[str, int]) 
         schema: its schema.
         deleted: about how many rows are going to be deleted, by table.
     """
-    found = []
-    for edge in schema.edges:
-        parents = deleted.get(edge.parent.name, 0)
-        if edge.reference or parents < 2:
-            continue
-        rows = _rows(connection, schema, edge.child.name)
-        if rows > SMALL and rows * parents > WORTH_IT and not _indexed(edge):
-            found.append((edge.child.name, edge.columns[0]))
-    return sorted(set(found))
+    needed = [
+        (edge, deleted.get(edge.parent.name, 0))
+        for edge in schema.edges
+        if not edge.reference and not _indexed(edge)
+    ]
+    needed = [(edge, parents) for edge, parents in needed if parents > 1]
+    if not needed:
+        return []
+    rows = _rows(connection, schema, {edge.child.name for edge, _ in needed})
+    return sorted(
+        {
+            (edge.child.name, edge.columns[0])
+            for edge, parents in needed
+            if (count := rows.get(edge.child.name, 0)) > SMALL and count * parents > WORTH_IT
+        }
+    )
 
 
 def drop_leftovers(engine: Engine) -> None:

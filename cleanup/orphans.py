@@ -66,10 +66,20 @@ def condition(edge: Edge, selection: Selection) -> ColumnElement[bool]:
 def count_rows(connection: Connection, selection: Selection) -> Counter[str]:
     """Count orphaned rows by ``table.column``."""
     found: Counter[str] = Counter()
-    for edge in edges(selection.schema):
-        query = select(func.count()).select_from(edge.child).where(condition(edge, selection))
-        found[edge.name] += int(connection.execute(query).scalar_one())
-    return +found
+    for edge, count in _dangling(connection, selection):
+        found[edge.name] += count
+    return found
+
+
+def _dangling(connection: Connection, selection: Selection) -> list[tuple[Edge, int]]:
+    """Return the references that have orphaned rows, and how many: one question, and mostly the last one."""
+    asked = edges(selection.schema)
+    counts = (
+        select(func.count()).select_from(edge.child).where(condition(edge, selection)).scalar_subquery()
+        for edge in asked
+    )
+    answer = connection.execute(select(*counts)).one() if asked else ()
+    return [(edge, count) for edge, count in zip(asked, answer, strict=True) if count]
 
 
 def delete_rows(connection: Connection, selection: Selection) -> tuple[int, Counter[str]]:
@@ -81,21 +91,18 @@ def delete_rows(connection: Connection, selection: Selection) -> tuple[int, Coun
     deleted: Counter[str] = Counter()
     total = 0
     for _ in range(5):  # a deleted row may have been what others point at
-        changed = 0
-        for edge in edges(selection.schema):
+        dangling = _dangling(connection, selection)
+        if not dangling:
+            break
+        for edge, _ in dangling:
             where = condition(edge, selection)
             if edge.action == "null":
-                mended = connection.execute(
-                    update(edge.child).where(where).values(dict.fromkeys(edge.columns))
-                )
-                changed += mended.rowcount
+                mended = update(edge.child).where(where).values(dict.fromkeys(edge.columns))
+                total += connection.execute(mended).rowcount
                 continue
             gone = connection.execute(delete(edge.child).where(where)).rowcount
             deleted[edge.child.name] += gone
-            changed += gone
-        total += changed
-        if not changed:
-            break
+            total += gone
     return total, +deleted
 
 

@@ -105,25 +105,25 @@ def plan(
         selection.check_ids(connection)
         place = Destination(destination)
         alive = read_alive(connection, selection, place, registry)
-        owner = whose(engine, store)
+        owner = whose(connection, store)
         result = Plan(engine, store, place, found, selection, alive, owner, registry)
         if not (owner.ours or filters.claim):
             check_destination(connection, found, place, store)
-        for kind in (*ALONE, EXPERIMENT):
-            result.counts[kind.name] = selection.count(connection, kind)
-            if not filters.include_undated:
-                more = selection.count(connection, kind, undated=True) - result.counts[kind.name]
-                if more:
+        for kind, selected in selection.count(connection).items():
+            result.counts[kind.name] = selected
+        if not filters.include_undated:
+            for kind, selected in selection.count(connection, undated=True).items():
+                if more := selected - result.counts[kind.name]:
                     result.undated[kind.name] = more
         if count:
             _count(result, connection)
     return result
 
 
-def whose(engine: Engine, store: Store) -> Ownership:
+def whose(connection: Connection, store: Store) -> Ownership:
     """Return whose the destination is; "unmarked" where the store lets nobody look."""
     try:
-        return ownership.read(engine, store)
+        return ownership.read(connection, store)
     except StoreError:
         return Ownership("unmarked")
 
@@ -202,7 +202,7 @@ def _skip(result: Plan, kind: Kind, entity: object, reason: str) -> None:
 
 def _count(result: Plan, connection: Connection) -> None:
     for kind in ALONE:
-        if result.selection.table(kind) is not None:
+        if result.selection.asked(kind):
             _count_kind(result, connection, kind)
     _count_experiments(result, connection)
     if "orphans" in result.filters.kinds:

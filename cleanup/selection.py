@@ -119,8 +119,10 @@ class Selection:
                 scope = and_(scope, table.c.experiment_id.in_(self._experiments()))
         return and_(scope, table.c.lifecycle_stage == DELETED, self._old_enough(kind, undated=undated))
 
-    def _asked(self, kind: Kind) -> bool:
+    def asked(self, kind: Kind) -> bool:
         """Whether any row of the kind can be selected: asking a database that is far away costs time."""
+        if self.table(kind) is None:
+            return False
         return kind in {RUN, EXPERIMENT} or any(BY_NAME.get(name) is kind for name in self.filters.kinds)
 
     def others(self, kind: Kind) -> ColumnElement[bool]:
@@ -149,22 +151,26 @@ class Selection:
             scopes.append(runs.c.experiment_id.in_(inside))
         return or_(false(), *scopes)
 
-    def count(self, connection: Connection, kind: Kind, *, undated: bool | None = None) -> int:
-        """Return how many rows of the kind are selected."""
-        table = self.table(kind)
-        if table is None or not self._asked(kind):
-            return 0
-        query = select(func.count()).select_from(table).where(self.condition(kind, undated=undated))
-        return int(connection.execute(query).scalar_one())
+    def count(self, connection: Connection, *, undated: bool | None = None) -> dict[Kind, int]:
+        """Return how many rows of each kind are selected."""
+        asked = [kind for kind in (*ALONE, EXPERIMENT) if self.asked(kind)]
+        counts = (
+            select(func.count())
+            .select_from(self.schema.tables[kind.table])
+            .where(self.condition(kind, undated=undated))
+            .scalar_subquery()
+            for kind in asked
+        )
+        return dict(zip(asked, connection.execute(select(*counts)).one(), strict=True))
 
     def pages(self, connection: Connection, kind: Kind, size: int = 20_000) -> Iterator[list[Any]]:
         """Yield the selected keys by experiment and key, so that a batch's artifacts lie side by side.
 
         A page is read at a time and no cursor stays open, so memory is flat and no snapshot is held.
         """
-        table = self.table(kind)
-        if table is None or not self._asked(kind):
+        if not self.asked(kind):
             return
+        table = self.schema.tables[kind.table]
         key = table.c[kind.key]
         experiment = table.c.get("experiment_id", key)
         order = (key,) if kind in {EXPERIMENT, JOB} else (experiment, key)

@@ -58,8 +58,11 @@ def _refusal(purpose: str, wait_seconds: float) -> Callable[[str], UserError]:
 @contextmanager
 def advisory_lock(engine: Engine, purpose: str, wait_seconds: float) -> Iterator[Lock]:
     """Hold PostgreSQL's lock inside the block; see `database.dialect.maintenance_lock`."""
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with engine.connect() as connection:
         connection.detach()  # closing it ends the session, and the lock with it
+        # the driver's own: what is set with an option of SQLAlchemy is set back on the next session of the pool,
+        # which from then on asks the server once more whenever it is taken
+        connection.connection.dbapi_connection.autocommit = True  # type: ignore[union-attr]
         run = connection.exec_driver_sql
         wait_for_lock(
             lambda: bool(run("SELECT pg_try_advisory_lock(%s, %s)", _KEY).scalar()),

@@ -70,17 +70,18 @@ class Ownership:
         }[self.state]
 
 
-def read(engine: Engine, store: Store) -> Ownership:
-    """Tell whose the destination is; changes nothing.
+def read(connection: Connection, store: Store) -> Ownership:
+    """Tell whose the destination is; changes nothing, and ends the transaction.
 
     Raises:
         StoreError: the store cannot be read.
     """
+    connection.rollback()  # hold no snapshot while the store is slow
     mark = _read_mark(store)
     if mark is None:
         return Ownership("unmarked")
-    with engine.connect() as connection:
-        own, here = _identity(connection), home(connection)
+    own, here = _identity(connection), home(connection)
+    connection.rollback()
     named, since = str(mark.get("named", "unknown")), str(mark.get("since", "an unknown time"))
     if own is None or mark.get("database") != own:
         return Ownership("others", named, since)
@@ -96,9 +97,9 @@ def claim(engine: Engine, store: Store) -> Ownership:
         StoreError: the store cannot be written.
         UserError: this database role may not keep an id.
     """
-    renew = read(engine, store).state == "moved"
     try:
         with engine.connect() as connection:
+            renew = read(connection, store).state == "moved"
             if engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             KEPT.create(connection, checkfirst=True)
@@ -125,7 +126,8 @@ def claim(engine: Engine, store: Store) -> Ownership:
         file = Path(name) / "owner.json"
         file.write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
         store.put(file, MARK, None)
-    return read(engine, store)
+    with engine.connect() as connection:
+        return read(connection, store)
 
 
 def settle(uri: str, destination: str, *, alone: bool) -> None:
@@ -170,7 +172,8 @@ def _require_listener(destination: str) -> None:
 
 
 def _settle(engine: Engine, store: Store, *, alone: bool) -> None:
-    owner = read(engine, store)
+    with engine.connect() as connection:
+        owner = read(connection, store)
     if owner.ours:
         return
     if not alone:

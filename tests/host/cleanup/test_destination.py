@@ -37,9 +37,14 @@ def stray(small: Small, place: str = "7") -> str:
 
 
 def state(small: Small) -> str:
-    engine = connect(small.uri)
+    return state_of(small.uri, str(small.root))
+
+
+def state_of(uri: str, destination: str) -> str:
+    engine = connect(uri)
     try:
-        return ownership.read(engine, open_store(str(small.root))).state
+        with engine.connect() as connection:
+            return ownership.read(connection, open_store(destination)).state
     finally:
         engine.dispose()
 
@@ -98,32 +103,24 @@ def test_postgresql_and_s3_know_their_mark_and_a_copy_does_not(
     s3_world: World, request: pytest.FixtureRequest
 ) -> None:
     assert s3_world.cleanup("--yes", "--claim", "--only=orphans")["dry_run"] is False
-    store = open_store(s3_world.destination)
-    engine = connect(s3_world.uri)
-    assert ownership.read(engine, store).state == "ours"
-    engine.dispose()
+    assert state_of(s3_world.uri, s3_world.destination) == "ours"
     s3_world.engine.dispose()
     postgres = request.getfixturevalue("postgres")
     name = s3_world.uri.rpartition("/")[2]
     postgres.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
     postgres.sql(f'CREATE DATABASE "{name}-staging" TEMPLATE "{name}"')
-    engine = connect(postgres.uri(f"{name}-staging"))
-    assert ownership.read(engine, store).state == "moved"
-    engine.dispose()
+    assert state_of(postgres.uri(f"{name}-staging"), s3_world.destination) == "moved"
     postgres.sql(f'DROP DATABASE "{name}-staging" WITH (FORCE)')
 
 
 def test_a_mark_of_another_is_not_replaced_without_somebody_at_the_terminal(
     local_world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store = open_store(local_world.destination)
     local_world.cleanup("--yes", "--claim", "--only=orphans")
     local_world.sql(f"UPDATE {ownership.TABLE} SET version_num = 'another'")
     local_world.cleanup("--yes", "--claim", "--only=orphans", code=1)
     assert ownership.MARK in capsys.readouterr().err
-    engine = connect(local_world.uri)
-    assert ownership.read(engine, store).state == "others"
-    engine.dispose()
+    assert state_of(local_world.uri, local_world.destination) == "others"
 
 
 def test_mlflow_reads_a_database_with_an_id_in_it(small: Small) -> None:
