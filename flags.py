@@ -155,7 +155,7 @@ SERVICE = Flag(
 FOLLOW = Flag("follow", values.SWITCH, "go on until Ctrl-C")
 TAIL = Flag("tail", values.LINES, "lines to begin with", default=100)
 OUTPUT = Flag(
-    "output", values.text("FOLDER", "a folder"), "folder to write the files to, instead of printing them"
+    "output", values.path("FOLDER", "a folder"), "folder to write the files to, instead of printing them"
 )
 
 BACKEND_STORE_URI = Flag(
@@ -190,7 +190,12 @@ PG_COMMAND = Flag(
 )
 TO = Flag(
     "to",
-    values.text("PLACE", "the place of backups", "s3://our-backups/mlflow"),
+    values.path(
+        "PLACE",
+        "the place of backups, a folder or s3://BUCKET/PREFIX",
+        "s3://our-backups/mlflow",
+        address="s3://.*",
+    ),
     "place of the backups: a folder, or s3://BUCKET/PREFIX",
     default="backups",
     variable=BACKUPS,
@@ -224,13 +229,18 @@ IGNORE_REFERENCE = Flag(
 VACUUM = Flag("vacuum", values.SWITCH, "give the space back to the system; locks tables meanwhile")
 
 TOP = Flag("top", values.COUNT, "the N largest experiments", default=20)
-HTML = Flag("html", values.text("FILE", "a file", "usage.html"), "write a page with a chart")
+HTML = Flag("html", values.path("FILE", "a file", "usage.html"), "write a page with a chart")
 
 CHECK = Flag("check", values.SWITCH, "only report; exit 0 when current, else 1")
 KEEP = Flag("keep", values.COUNT, "how many sets of this database to keep", default=7)
 BACKUP = Flag(
     "backup",
-    values.text("SET", "a backup set", "backups/latest"),
+    values.path(
+        "SET",
+        "a backup set, a folder or s3://BUCKET/PREFIX/SET",
+        "backups/latest",
+        address="s3://[^/]+/+[^/].*",
+    ),
     "folder of the set, or its s3:// address; .../latest is the newest one there",
 )
 BACKUP_FIRST = Flag("backup", values.SWITCH, "take a backup first, after the question", side="task")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 UNITS = {"m": 60, "h": 3600, "d": 86400}  # seconds
 MOST_SECONDS = 10**9  # some 30 years: whatever waits or counts back that long was mistyped
 MOST = 10**9
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")  # of an address, file:/tmp too
 LARGEST_ID = 2**63 - 1  # what a column of integers holds, sqlite.org/datatype3.html
 
 
@@ -43,6 +45,37 @@ def text(metavar: str, takes: str, example: str = "", pattern: str = "") -> Kind
         return given
 
     return Kind(metavar, takes, example, parse)
+
+
+def path(metavar: str, takes: str, example: str = "", *, address: str = "") -> Kind:
+    """A path of this machine, with the home folder that a ``~`` stands for (after a ``=`` no shell puts it in).
+
+    Args:
+        metavar: see `Kind`.
+        takes: see `Kind`.
+        example: see `Kind`.
+        address: a pattern of the addresses that it may be instead; no other that names a scheme is taken for a folder.
+    """
+
+    def parse(given: str) -> str:
+        known = bool(address and re.fullmatch(address, given))
+        if not given.strip() or "\0" in given or (SCHEME.match(given) and not known):
+            raise ValueError
+        return str(at_home(given)) if given.startswith("~") else given
+
+    return Kind(metavar, takes, example, parse)
+
+
+def at_home(given: str) -> Path:
+    """A path with the home folder that its ``~`` or ``~NAME`` stands for.
+
+    Raises:
+        ValueError: nobody has that home.
+    """
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        raise ValueError("names the home folder of nobody here") from None
 
 
 def parse_seconds(given: str) -> float:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def open_place(address: str) -> Iterator[Place]:
     """Give the place of an address: a folder, or ``s3://BUCKET/PREFIX``."""
     if not address.startswith("s3://"):
-        yield Folder(Path(address).expanduser())
+        yield Folder(Path(address))
         return
     from backups.in_s3 import open_bucket  # boto3 is slow to import
 
@@ -42,7 +42,7 @@ def open_backup(address: str) -> Iterator[BackupSet]:
         with open_bucket(parent) as bucket:
             yield bucket.open_named(name)
         return
-    path = Path(address).expanduser().absolute()
+    path = Path(address).absolute()
     yield sets.open_set(sets.newest(path.parent) if path.name == sets.LATEST and not path.exists() else path)
 
 

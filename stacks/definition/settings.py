@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from cronsim import CronSim, CronSimError
 from pydantic import (
@@ -30,6 +31,7 @@ from pydantic import (
 
 from console import UserError
 from flags import VARIABLES
+from values import at_home, parse_age
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,13 +62,42 @@ def _cron(text: str) -> str:
     return text
 
 
+def _path(value: Any) -> Any:
+    """Refuse a path that leads nowhere."""
+    if not str(value).strip():
+        raise ValueError("takes a path")
+    at_home(str(value))
+    return value
+
+
+def _age(text: str) -> str:
+    """Refuse what the verb would."""
+    try:
+        parse_age(text)
+    except ValueError:
+        raise ValueError("takes an age of 30 years at most, such as 30d") from None
+    return text
+
+
+def _address(text: str) -> str:
+    """Refuse an address whose host or port is none."""
+    try:
+        parts = urlsplit(text)
+        if text and not (parts.hostname and parts.port != 0):
+            raise ValueError
+    except ValueError:
+        raise ValueError("takes the address of a server, such as https://s3.example.com:9000") from None
+    return text
+
+
+Location = Annotated[Path, BeforeValidator(_path)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Host = Annotated[
     str, Field(pattern=r"^([0-9A-Za-z]([0-9A-Za-z.-]*[0-9A-Za-z])?|[0-9A-Fa-f:]+(%[0-9A-Za-z]+)?)$")
 ]
 Name = Annotated[str, Field(pattern=r"^[0-9A-Za-z_.*?:\[\]-]+$")]
 Origin = Annotated[str, Field(pattern=r"^[^\s\"'\\;#?]+$")]
-Url = Annotated[str, Field(pattern=r"^(https?://[^/\s\"'\\;#?]+)?$")]
+Url = Annotated[str, Field(pattern=r"^(https?://[^/\s\"'\\;#?]+)?$"), AfterValidator(_address)]
 Size = Annotated[str, Field(pattern=r"^[0-9]+[kmg]$")]
 
 
@@ -89,7 +120,7 @@ class Settings(BaseModel):
     expose_prometheus: bool = False
 
     # Where it keeps things
-    state_dir: Path = Path(".stacks")
+    state_dir: Location = Path(".stacks")
     database: str = ""
     postgres_port: Port = 5557
     object_store: Literal["silo", "rustfs", "external"] = "silo"
@@ -107,12 +138,12 @@ class Settings(BaseModel):
     # The AI gateway
     gateway: Literal["server", "standalone"] = "server"
     gateway_port: Port = 5556
-    gateway_config: Path = Path("gateway.yaml")
-    gateway_keys: Path = Path("gateway-keys")
+    gateway_config: Location = Path("gateway.yaml")
+    gateway_keys: Location = Path("gateway-keys")
 
     # Cleanup
     cleanup_schedule: Annotated[str, AfterValidator(_cron)] = ""
-    cleanup_older_than: Annotated[str, Field(pattern=r"^[0-9]+[mhd]$")] = "30d"
+    cleanup_older_than: Annotated[str, AfterValidator(_age)] = "30d"
 
     # Containers
     memory_limit: Size = "1g"
@@ -176,10 +207,16 @@ def load(
         field = Settings.model_fields[name]
         shown = "" if field.annotation is SecretStr or name == "database" else f" '{values[name]}'"
         raise UserError(
-            f"setting '{name}' cannot be{shown}: {problem['msg'].lower()}",
+            f"setting '{name}' cannot be{shown}: {_said(problem['msg'])}",
             f"it was set by {origins[name]}",
             f"what it takes stands in .env.example, or try: invoke up --set {name}={as_text(name)}",
         ) from None
+
+
+def _said(message: str) -> str:
+    """What pydantic says, as one of our lines; what it quotes stays as it is."""
+    text = message.removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]
 
 
 def chosen(stack_settings: dict[str, Any], merged: Settings) -> dict[str, Any]:

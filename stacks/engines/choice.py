@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from console import UserError, note
 from stacks.engines.compose import ComposeEngine
 from stacks.engines.host import HostEngine
+from stacks.state.record import RECORD
 
 if TYPE_CHECKING:
     from stacks.definition.deployment import Deployment
@@ -47,6 +48,12 @@ def choose(deployment: Deployment, wanted: str) -> Engine:
 
 
 def _checked(deployment: Deployment, name: str) -> Engine:
+    if name not in ENGINES:
+        raise UserError(
+            f"stack '{deployment.name}' was brought up on the engine '{name}', which this version does not know",
+            f"engines: {', '.join(ENGINES)}",
+            f"the record of that up: {deployment.state / RECORD}",
+        )
     problem = ENGINES[name].why_not()
     if problem:
         raise UserError(f"the {name} engine cannot run here: {problem[0]}", problem[1], "see: invoke doctor")
@@ -60,7 +67,7 @@ def running(deployment: Deployment) -> Engine:
         UserError: the stack was never brought up here.
     """
     recorded = deployment.recorded.engine
-    if recorded not in ENGINES:
+    if not recorded:
         raise UserError(
             f"stack '{deployment.name}' was never brought up here ({deployment.state} has no record)",
             f"start it: invoke up --stack={deployment.name}",

@@ -165,13 +165,13 @@ def _runs(pid: int, state: Path) -> bool:
     """Whether a process runs the configuration of a state directory."""
     try:
         return str(_configuration(state)) in psutil.Process(pid).cmdline()
-    except psutil.Error:
+    except (psutil.Error, ValueError):  # ValueError: no pid at all, such as -1
         return False
 
 
 def last_lines(path: Path, *, since: int = 0, count: int = 10) -> list[str]:
     """The end of a log, of what was written after its first `since` bytes (of all, if it was rotated meanwhile)."""
-    if not path.exists():
+    if not path.is_file():
         return []
     text = path.read_bytes()
     return text[since if since < len(text) else 0 :].decode(errors="replace").splitlines()[-count:]

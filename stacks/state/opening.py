@@ -154,7 +154,16 @@ def _refuse_copy(state: Path, known: Record) -> None:
 
 def _generation(state: Path, known: Record) -> int:
     begun = state / ROTATION / "generation"
-    return int(begun.read_text()) if begun.exists() else known.generation
+    if not begun.exists():
+        return known.generation
+    try:
+        return int(begun.read_text())
+    except (ValueError, OSError) as error:
+        raise UserError(
+            f"a rotation of secrets was cut off, and its number cannot be read: {error}",
+            f"it is {begun}",
+            f"write it anew: echo {known.generation + 1} > {begun}",
+        ) from None
 
 
 def _without_secrets(merged: Settings) -> tuple[Settings, dict[str, str]]:

@@ -30,22 +30,41 @@ def read(state: Path) -> Record:
     """The record in a state directory; the default where there was no `up`.
 
     Raises:
-        UserError: the record is not readable as JSON.
+        UserError: the record is not readable as JSON, or is none.
     """
     path = state / RECORD
     try:
-        known = dict(json.loads(path.read_text()))
+        known = json.loads(path.read_text())
+        if not isinstance(known, dict):
+            raise ValueError("it is no JSON object")
         values = {field.name: known[field.name] for field in fields(Record) if field.name in known}
+        for name, value in values.items():
+            _hold_type(name, value)
         lists = {name: tuple(values.get(name, ())) for name in ("secrets", "exported")}
         return Record(**{**values, **lists})
     except (FileNotFoundError, NotADirectoryError):
         return Record()
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, RecursionError) as error:
         raise UserError(
             f"the record of the last up cannot be read: {error}",
             f"it is {path}",
             f"write it anew: mv {path} {path}.broken, then invoke up --stack={state.name}",
         ) from None
+
+
+def _hold_type(name: str, value: object) -> None:
+    """Refuse a value that is no such part of a record.
+
+    Raises:
+        ValueError: it is none.
+    """
+    default = getattr(Record(), name)
+    kind = list if isinstance(default, tuple) else type(default)
+    words = value if isinstance(value, list) else ()
+    if type(value) is not kind or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"'{name}' is {value!r}")
+    if name in {"project", "mlflow_version"} and "/" in str(value):  # it becomes part of paths
+        raise ValueError(f"'{name}' is {value!r}")
 
 
 def remember(deployment: Deployment, engine: str, *, secrets: Iterable[str]) -> None:

@@ -79,9 +79,7 @@ def _tell_newest(stack: str, to: str) -> None:
     from backups.sets import list_sets
 
     created = [
-        one.manifest["created"]
-        for one in list_sets(Path(to).expanduser())[0]
-        if one.manifest.get("stack") == stack
+        one.manifest["created"] for one in list_sets(Path(to))[0] if one.manifest.get("stack") == stack
     ]
     if not created:
         note(
@@ -291,7 +289,7 @@ def _named(engine: Engine) -> dict[str, str]:
 def _existing_set(given: str) -> Path:
     from backups.sets import LATEST, newest
 
-    one = Path(given).expanduser().absolute()
+    one = Path(given).absolute()
     if one.name == LATEST and not one.exists():
         return newest(one.parent)
     if not one.is_dir():
@@ -301,7 +299,7 @@ def _existing_set(given: str) -> Path:
 
 def folder_of_sets(given: str) -> Path:
     """The absolute path of an existing folder."""
-    folder = Path(given).expanduser().absolute()
+    folder = Path(given).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

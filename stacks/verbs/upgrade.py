@@ -13,12 +13,13 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from console import UserError, confirm, note
 from files import require_room, write_atomically
 from stacks import engines
 from stacks.state import environments
+from stacks.state.journal import Action, Journal, read
 from stacks.state.opening import reopened, with_version
 from stacks.state.record import JOURNAL, ROTATION, locked
 from stacks.verbs import data
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from stacks.definition.deployment import Deployment
     from stacks.engines import Engine
 
-Action = Literal["none", "migrate", "restore"]
 
 ALL_SETS = 10**6  # nothing is pruned: what a later way back needs may be the oldest set
 LOCK_SECONDS = (
@@ -90,37 +90,6 @@ class Plan:
         ]
 
 
-@dataclass(frozen=True)
-class Journal:
-    """What the state directory remembers of an upgrade under way.
-
-    Attributes:
-        before: the version that ran.
-        after: the version that was to run.
-        folder: of the backup sets.
-        step: the one that was begun last.
-        action: as in `Plan`.
-        backup: the set of the data as it was; empty before there is one.
-    """
-
-    before: str
-    after: str
-    folder: str
-    step: str
-    action: Action
-    backup: str = ""
-
-    @property
-    def data_changed(self) -> bool:
-        """Whether the database may differ from the backup."""
-        return self.action != "none" and self.step in {"migrate", "restore", "start", "smoke test"}
-
-    @property
-    def served(self) -> bool:
-        """Whether the new version may have taken something from a client."""
-        return self.step in {"start", "smoke test"}
-
-
 def upgrade(
     deployment: Deployment, version: str, *, folder: str, yes: bool, timeout: float
 ) -> dict[str, Any] | None:
@@ -161,7 +130,7 @@ def upgrade(
             note(f"stack '{stack}' runs MLflow {version} already")
             return {**answer, "changed": False, "seconds": round(time.monotonic() - started, 1)}
         try:
-            plan, after = _plan(before, version, Path(folder).expanduser().absolute())
+            plan, after = _plan(before, version, Path(folder).absolute())
         except UserError as error:
             raise UserError(
                 f"the upgrade to MLflow {version} fails at its pre-flight: {error.message}",
@@ -200,10 +169,9 @@ def recover(deployment: Deployment, *, timeout: float) -> bool:
     Raises:
         UserError: that failed; the journal stays, and the next call tries again.
     """
-    path = deployment.state / JOURNAL
-    if not path.exists():
+    journal = read(deployment.state)
+    if journal is None:
         return False
-    journal = Journal(**json.loads(path.read_text()))
     note(f"the upgrade to MLflow {journal.after} was cut off at its step '{journal.step}'")
     _put_back(engines.running(with_version(deployment, journal.before)), journal, timeout)
     return True

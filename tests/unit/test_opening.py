@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from console import UserError
+from stacks import engines
 from stacks.definition.deployment import Record
 from stacks.definition.settings import PREFIX, changes
-from stacks.state import inputs, record
+from stacks.engines.supervisord import PID_FILE, Supervisord
+from stacks.state import inputs, journal, record
 from stacks.state.opening import last_settings, open_deployment, open_recorded, reopened
 
 if TYPE_CHECKING:
@@ -153,8 +155,73 @@ def test_opening_again_takes_the_version_that_the_record_knows() -> None:
     assert reopened(deployment).mlflow_python.endswith("/local/mlflow/3.15.1/bin/python")
 
 
-def test_a_record_that_cannot_be_read_is_answered_with_what_helps(state_dir: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe{\x00}\x00",
+        b"[" * 100_000,
+        b'{"engine": 5}',
+        b'{"settings": [1]}',
+        b'{"mlflow_version": 3}',
+        b'{"mlflow_version": "../../x"}',
+        b'{"project": "../../x"}',
+        b'{"place": null}',
+        b'{"generation": "x"}',
+        b'{"images": "x"}',
+        b'{"secrets": "abc"}',
+        b'{"exported": [1]}',
+        b'{"down": "no"}',
+    ],
+    ids=lambda content: content[:30].decode(errors="replace"),
+)
+def test_a_record_that_cannot_be_read_is_answered_with_what_helps(state_dir: Path, content: bytes) -> None:
     (state_dir / "local").mkdir(parents=True)
-    (state_dir / "local" / "stack.json").write_text("{")
-    with pytest.raises(UserError, match="the record of the last up cannot be read"):
+    path = state_dir / "local" / "stack.json"
+    path.write_bytes(content)
+    for opened in (open_recorded, open_deployment):
+        with pytest.raises(UserError, match="the record of the last up cannot be read") as answer:
+            opened("local")
+        assert f"it is {path}" in answer.value.hints
+
+
+def test_an_engine_of_another_version_is_named(state_dir: Path) -> None:
+    record.remember(open_deployment("local"), "podman", secrets=[])
+    for asked in (engines.running, lambda deployment: engines.choose(deployment, "auto")):
+        with pytest.raises(UserError, match="the engine 'podman', which this version does not know"):
+            asked(open_recorded("local"))
+    (state_dir / "local" / "stack.json").unlink()
+    with pytest.raises(UserError, match="was never brought up here"):
+        engines.running(open_recorded("local"))
+
+
+def test_a_rotation_whose_number_cannot_be_read_is_answered(state_dir: Path) -> None:
+    record.remember(open_deployment("local"), "host", secrets=[])
+    number = state_dir / "local" / record.ROTATION / "generation"
+    number.parent.mkdir(parents=True)
+    number.write_text("x")
+    with pytest.raises(UserError, match="its number cannot be read") as answer:
         open_recorded("local")
+    assert f"write it anew: echo 1 > {number}" in answer.value.hints
+    number.write_text("1\n")
+    assert open_recorded("local").generation == 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', '{"before": "3.16.0"}', "[" * 100_000])
+def test_the_journal_of_an_upgrade_that_cannot_be_read_is_answered(tmp_path: Path, content: str) -> None:
+    assert journal.read(tmp_path) is None
+    (tmp_path / record.JOURNAL).write_text(content)
+    with pytest.raises(UserError, match="its journal cannot be read") as answer:
+        journal.read(tmp_path)
+    assert "invoke backups" in str(answer.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"-1", b"0", b"9" * 30, b"\xff\xfe", b"x"])
+def test_a_file_that_names_no_process_stands_for_none(state_dir: Path, content: bytes) -> None:
+    deployment = open_deployment("local")
+    (state_dir / "local").mkdir(parents=True)
+    (state_dir / "local" / PID_FILE).write_bytes(content)
+    assert Supervisord(deployment).pid() is None

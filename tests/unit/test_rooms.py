@@ -45,7 +45,7 @@ MAY: dict[str, set[str]] = {
     "cleanup": DATA | FLAGS | {"version"},
     "images": GROUND | {"version"},
     "stacks.catalogue": GROUND,
-    "stacks.definition": GROUND | {"flags", "server", "stacks.catalogue"},
+    "stacks.definition": GROUND | {"values", "flags", "server", "stacks.catalogue"},
     "stacks.state": RUN | {"version", "images", *STACKS[:2]},
     "stacks.engines": RUN | {"version", "images", *STACKS[:3]},
     "stacks.verbs": RUN | FLAGS | {"version", "images", "backups", "cleanup", *STACKS[:4]},

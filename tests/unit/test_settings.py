@@ -89,6 +89,29 @@ def test_a_value_of_the_wrong_type_is_answered_with_an_example(word: str) -> Non
     assert f"invoke up --set {name}=" in str(answer.value)
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("state_dir=", "takes a path"),
+        ("gateway_keys= ", "takes a path"),
+        ("state_dir=~nobody-of-this-name/x", "names the home folder of nobody here"),
+        ("gateway_config=~nobody-of-this-name", "names the home folder of nobody here"),
+        ("cleanup_older_than=999999999999999999d", "takes an age of 30 years at most, such as 30d"),
+        ("cleanup_older_than=\uff13d", "takes an age of 30 years at most, such as 30d"),
+        ("s3_endpoint=http://[", "takes the address of a server, such as https://s3.example.com:9000"),
+        ("object_store_url=http://x:99999", "takes the address of a server, such as "),
+        ("port=\uff18\uff10", "input should be a valid integer"),
+        ("workers=٢", "input should be a valid integer"),
+        ("x_frame_options=deny", "input should be 'SAMEORIGIN', 'DENY' or 'NONE'"),
+    ],
+)
+def test_a_value_that_means_nothing_is_refused(word: str, said: str) -> None:
+    name, _, value = word.partition("=")
+    with pytest.raises(UserError) as answer:
+        settings.load({}, [word], surroundings=False)
+    assert str(answer.value).startswith(f"setting '{name}' cannot be '{value}': {said}")
+
+
 def test_a_word_without_an_equals_sign_is_answered() -> None:
     with pytest.raises(UserError, match="--set takes KEY=VALUE, not 'port'"):
         settings.load({}, ["port"], surroundings=False)

@@ -13,8 +13,9 @@ from backups.sets import BackupSet
 from console import UserError
 from images import catalogue, lock
 from stacks.state import environments
+from stacks.state.journal import Journal
 from stacks.state.opening import with_version
-from stacks.verbs.upgrade import Journal, Plan, choose, lost
+from stacks.verbs.upgrade import Plan, choose, lost
 from tests.support.deployments import deployment
 
 SOURCE, IDENTITY = "postgresql+psycopg2://mlflow@127.0.0.1:5557/mlflow", {"system": "7", "database": 5}

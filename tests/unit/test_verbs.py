@@ -150,6 +150,14 @@ def test_a_flag_of_invoke_itself_is_no_flag_of_a_task(flag: str) -> None:
         ("backup", "--to=", "the place of backups"),
         ("usage", "--top=-1", "a whole number, 1 or more"),
         ("logs", "--tail=-3", "a whole number, 0 or more"),
+        ("backup", "--to=gs://bucket/prefix", "the place of backups"),
+        ("backup", "--to=S3://bucket/prefix", "the place of backups"),
+        ("backup", "--to=file:///srv/backups", "the place of backups"),
+        ("backup", "--to=~nobody-of-this-name/backups", "the place of backups"),
+        ("restore", "--backup=s3://bucket", "a backup set"),
+        ("restore", "--backup=https://host/set", "a backup set"),
+        ("restore", "--backup=~nobody-of-this-name", "a backup set"),
+        ("usage", "--html=~nobody-of-this-name/x", "a file"),
         ("up", "--set=port", "KEY=VALUE"),
         ("up", "--json=yes", "no value"),
     ],
@@ -159,6 +167,16 @@ def test_a_value_that_means_nothing_is_wrong_usage(task: str, word: str, takes: 
     text = refused(task, word)
     assert text.startswith(f"{name} takes {takes}")
     assert repr(value) in text or "everything" in text
+
+
+def test_a_home_folder_is_put_in_where_no_shell_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert commandline._request(verbs.Backup, {"to": "~/sets"}).to == "/home/ada/sets"
+    assert commandline._request(verbs.Restore, {"backup": "~/sets/latest"}).backup == "/home/ada/sets/latest"
+    assert commandline._request(verbs.Render, {"output": "~"}).output == "/home/ada"
+    assert commandline._request(verbs.Backup, {"to": "s3://sets/~/"}).to == "s3://sets/~/"
+    monkeypatch.setenv(flags.BACKUPS, "~/elsewhere")
+    assert commandline._request(verbs.Backup, {}).to == "/home/ada/elsewhere"
 
 
 def test_a_flag_that_is_given_twice_or_lacks_its_value_is_named() -> None:
