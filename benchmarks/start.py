@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import images.build
 from benchmarks import measure
 from develop.scratch.ports import free_port
+from process.ports import listens
 from stacks.definition.settings import ROOT
 from stacks.engines.compose import ComposeEngine
-from stacks.engines.ports import listens
 from stacks.engines.readiness import probe
 
 if TYPE_CHECKING:

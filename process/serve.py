@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import signal
-import socket
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from console import UserError
+from process.ports import bound, check_free
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from process.asgi import App
 
@@ -67,25 +68,18 @@ def check_port(host: str, port: int) -> None:
     Raises:
         UserError: nothing can listen there.
     """
+    with _told(host, port):
+        check_free(host, port)
+
+
+@contextmanager
+def _told(host: str, port: int) -> Iterator[None]:
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        yield
     except OSError as error:
         raise UserError(
             f"cannot listen on {host}:{port}: {error.strerror}", "choose another with --port or --host"
         ) from None
-
-
-def without_delay(listening: socket.socket) -> socket.socket:
-    """Have what a socket accepts send at once (TCP_NODELAY, which accepted sockets inherit: tcp(7)).
-
-    asyncio does so only for sockets that name their protocol, and the one that uvicorn makes for its workers does not:
-    each answer would wait 40 ms for the client's delayed acknowledgement.
-    """
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
 
 
 def serve(factory: str | Callable[[], App], host: str, port: int, workers: int = 1) -> None:
@@ -98,6 +92,7 @@ def serve(factory: str | Callable[[], App], host: str, port: int, workers: int =
         workers: 1 serves in this process.
 
     Raises:
+        UserError: nothing can listen there.
         SystemExit: 3, it cannot start.
     """
     # Until uvicorn has its own handler, and when it raises the signal again at its end.
@@ -109,21 +104,25 @@ def serve(factory: str | Callable[[], App], host: str, port: int, workers: int =
     config = uvicorn.Config(
         factory,
         factory=True,
-        host=host,
-        port=port,
         workers=workers,
         log_config=LOGGING,
         timeout_graceful_shutdown=5,
         timeout_worker_healthcheck=UNRESPONSIVE,
     )
+    if workers == 1:
+        config.load()  # before uvicorn takes the signals, so that one ends a start that waits for a database
+    with _told(host, port):  # uvicorn's own reading of a name differs with the number of workers
+        sockets = bound(host, port)
+    logging.getLogger("uvicorn.error").info(
+        "Uvicorn running on http://%s:%d (Press CTRL+C to quit)", f"[{host}]" if ":" in host else host, port
+    )
     if workers > 1:
-        parent = Multiprocess(config, [without_delay(config.bind_socket())])
+        parent = Multiprocess(config, sockets)
         parent.run()
         failed = any(process.exitcode == STARTUP_FAILURE for process in parent.processes)
     else:
-        config.load()  # before uvicorn takes the signals, so that one ends a start that waits for a database
         server = uvicorn.Server(config)
-        server.run()
+        server.run(sockets)
         failed = not server.started
     if failed:
         sys.exit(STARTUP_FAILURE)

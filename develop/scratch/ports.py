@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
+from contextlib import suppress
+
+from process.ports import check_free
 
 
 def free_port() -> int:
     """A port below the ephemeral range that nobody listens on."""
     for port in range(20000 + os.getpid() % 5000, 32000):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if port not in _handed_out and probe.connect_ex(("127.0.0.1", port)) != 0:
+        if port not in _handed_out:
+            with suppress(OSError):
+                check_free("127.0.0.1", port)
                 _handed_out.add(port)
                 return port
     raise AssertionError("no free port")

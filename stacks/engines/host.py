@@ -13,10 +13,11 @@ from typing import IO, TYPE_CHECKING, Any
 import psutil
 
 from console import UserError, note
+from process.ports import listens
 from stacks.definition.rendering import process_environment, render
 from stacks.definition.services import SERVICES
 from stacks.engines.base import Engine, ServiceStatus, answer, gone, no_room
-from stacks.engines.ports import check_port_is_free, listens
+from stacks.engines.ports import check_port_is_free
 from stacks.engines.supervisord import Supervisord, last_lines
 from stacks.state import environments, reserve, secrets
 from stacks.state.record import make_private_dir, nothing_started

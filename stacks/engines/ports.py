@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from console import UserError
+from process.ports import check_free
 from stacks import catalogue
 from stacks.definition.services import SERVICES
 from stacks.state.opening import open_recorded
@@ -25,26 +26,23 @@ def check_port_is_free(host: str, port: int, deployment: Deployment) -> None:
     Raises:
         UserError: it could not; names the process that holds the port where the system tells.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-                raise UserError(
-                    f"'{host}' is no address of this machine",
-                    "it is the setting 'host': 127.0.0.1 is this machine alone, 0.0.0.0 is whoever reaches it",
-                    "for example: invoke up --set host=0.0.0.0",
-                ) from None
+    try:
+        check_free(host, port)
+    except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
             raise UserError(
-                f"cannot listen on {host}, port {port}: {str(error.strerror).lower()}{_holder(port)}",
-                *(
-                    f"stop the stack that has it: invoke down --stack={name}"
-                    for name in _neighbours(deployment, port)
-                ),
-                f"or take another port: invoke up --set port={port + 10}",
+                f"'{host}' is no address of this machine",
+                "it is the setting 'host': 127.0.0.1 is this machine alone, 0.0.0.0 is whoever reaches it",
+                "for example: invoke up --set host=0.0.0.0",
             ) from None
+        raise UserError(
+            f"cannot listen on {host}, port {port}: {str(error.strerror).lower()}{_holder(port)}",
+            *(
+                f"stop the stack that has it: invoke down --stack={name}"
+                for name in _neighbours(deployment, port)
+            ),
+            f"or take another port: invoke up --set port={port + 10}",
+        ) from None
 
 
 def _neighbours(deployment: Deployment, port: int) -> list[str]:
@@ -66,13 +64,3 @@ def _holder(port: int) -> str:
             if connection.laddr.port == port:
                 return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return ""
-
-
-def listens(port: int, greeting: bytes = b"") -> bool:
-    """Whether something takes connections at a port of 127.0.0.1, and answers a greeting, if there is one."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
-            connection.sendall(greeting)
-            return not greeting or bool(connection.recv(1))
-    except OSError:
-        return False

@@ -50,7 +50,7 @@ MAY: dict[str, set[str]] = {
     "stacks.engines": RUN | {"version", "images", *STACKS[:3]},
     "stacks.verbs": RUN | FLAGS | {"version", "images", "backups", "cleanup", *STACKS[:4]},
     "develop": PRODUCT,
-    "develop.scratch": {"stacks.definition"},
+    "develop.scratch": {"process", "stacks.definition"},
     "benchmarks": PRODUCT | SCRATCH,
     "tasks": PRODUCT | {"develop", "benchmarks", "commandline"},
     "tests.support": PRODUCT | SCRATCH | {"tests.databases"},
