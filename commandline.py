@@ -79,13 +79,23 @@ def task(request: type[R]) -> Callable[[Callable[[R], None]], VerbTask]:
 
 
 def _request(request: type[R], given: dict[str, Any]) -> R:
-    """The request of what Invoke parsed, in which None, False and [] stand for what was not given."""
+    """The request of what Invoke parsed, in which None, False and [] stand for what was not given.
+
+    Raises:
+        UsageError: a value means nothing, or two flags name what there is one of.
+    """
     verb = request.verb
     typed = {
         name: arguments.parsed(verb.flag(name), value)
         for name, value in given.items()
         if value is not None and value is not False and value != []
     }
+    for flag in map(verb.flag, typed):
+        if flag.instead_of in typed:
+            raise UsageError(
+                f"--{flag.name} and --{flag.instead_of} name two things, and invoke {verb.name} works on one",
+                f"leave out --{flag.instead_of}, or leave out --{flag.name}",
+            )
     return request(**{**arguments.from_variables(verb, server=False), **typed})
 
 

@@ -40,6 +40,7 @@ class Flag:
         variable: the environment variable that gives its default, for tasks and beside the data.
         server_variable: the tracking server's own variable, which gives its default beside the data alone.
         side: where it exists: ``task`` alone, ``beside`` the data alone, or both.
+        instead_of: a flag that is typed with it by nobody who means both.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Flag:
     variable: str = ""
     server_variable: str = ""
     side: Literal["both", "task", "beside"] = "both"
+    instead_of: str = ""
 
     @property
     def attribute(self) -> str:
@@ -163,6 +165,7 @@ BACKEND_STORE_URI = Flag(
     values.text("URI", "the URI of a database", "sqlite:////PATH/mlflow.db"),
     "a database that belongs to no stack of this checkout",
     server_variable="MLFLOW_BACKEND_STORE_URI",
+    instead_of="stack",
 )
 ARTIFACTS_DESTINATION = Flag(
     "artifacts-destination",

@@ -187,6 +187,27 @@ def test_a_flag_that_is_given_twice_or_lacks_its_value_is_named() -> None:
     assert "did you mean: invoke upgrade --to=3.17.2" in refused("upgrade", "3.17.2")
 
 
+OF_EITHER = [
+    name for name, one in TASKS.items() if {"stack", "backend-store-uri"} <= {f.name for f in one.verb.flags}
+]
+
+
+@pytest.mark.parametrize("name", OF_EITHER)
+@pytest.mark.parametrize("stack", ["--stack=quickstart", "--stack=local", "-s local"])
+def test_a_stack_and_a_database_of_no_stack_are_refused_together(name: str, stack: str) -> None:
+    needed = [f"--{flag.name}=x" for flag in TASKS[name].verb.flags if flag.required]
+    database = "--backend-store-uri=sqlite:////x.db"
+    assert "--backend-store-uri and --stack name two things" in refused(
+        name, *stack.split(), database, *needed
+    )
+    check(name, database, *needed)
+    check(name, *stack.split(), *needed)
+
+
+def test_every_verb_that_works_on_data_works_on_either() -> None:
+    assert set(OF_EITHER) == {"cleanup", "usage", "migrate", "backup", "restore"}
+
+
 @pytest.mark.parametrize("request_type", BESIDE, ids=lambda one: one.verb.name)
 def test_beside_the_data_the_request_is_what_the_task_made(request_type: type[Request]) -> None:
     asked = {}
