@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, ClassVar
@@ -19,7 +20,7 @@ from stacks.state import environments, inputs, record, reserve, secrets
 from stacks.state.record import JOURNAL, RECORD, write_private
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from stacks.definition.deployment import Deployment
@@ -237,6 +238,12 @@ class Engine(ABC):
     @abstractmethod
     def stop(self, service: str) -> None:
         """Stop one service; the next `up` starts it again."""
+
+    def looked_at(self, look: Callable[[str], ServiceStatus]) -> list[ServiceStatus]:
+        """The status of every service, asked side by side: one that hangs holds up no other."""
+        names = self.deployment.services
+        with ThreadPoolExecutor(max_workers=len(names)) as pool:
+            return list(pool.map(look, names))
 
     def probed(self, name: str, *, state: str, **facts: Any) -> ServiceStatus:
         """The status of a running service, its health asked at its published address."""

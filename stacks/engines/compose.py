@@ -115,7 +115,7 @@ class ComposeEngine(Engine):
     def services(self) -> list[ServiceStatus]:
         """See `Engine.services`."""
         containers = self._containers()
-        return [self._status(name, containers.get(name)) for name in self.deployment.services]
+        return self.looked_at(lambda name: self._status(name, containers.get(name)))
 
     def memory(self) -> dict[str, int]:
         """See `Engine.memory`; the engine counts a container's page cache out."""

@@ -130,7 +130,7 @@ class HostEngine(Engine):
         if self._supervisord.pid() is None:
             return [ServiceStatus(name, "stopped") for name in self.deployment.services]
         known = self._supervisord.infos()
-        return [self._status(name, known.get(name)) for name in self.deployment.services]
+        return self.looked_at(lambda name: self._status(name, known.get(name)))
 
     def memory(self) -> dict[str, int]:
         """See `Engine.memory`."""
@@ -260,9 +260,10 @@ class HostEngine(Engine):
             )
         if status.full:
             raise no_room(name, status)
+        said = status.health or status.detail
         if now > deadline or now - (wait.failing_since or now) > _GIVE_UP:
             raise UserError(
-                f"service '{name}' is not ready in time: {status.state}, {status.health or status.detail}",
+                f"service '{name}' is not ready in time: {status.state}{f', {said}' if said else ''}",
                 *shown,
                 f"look on: invoke logs --stack={self.deployment.name} --service={name} --follow",
                 "or wait longer: invoke up --timeout=SECONDS",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+SECONDS = 7.0  # longer than the server looks for its own answer (server.asgi), which says what is wrong
 
-def probe(url: str, *, seconds: float = 3.0) -> dict[str, Any] | None:
+
+def probe(url: str, *, seconds: float = SECONDS) -> dict[str, Any] | None:
     """Ask a readiness URL once, past any proxy that the environment names: what we start is never behind one.
 
     Args:

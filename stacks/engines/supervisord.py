@@ -18,12 +18,13 @@ from stacks.state.opening import SOCKET
 from stacks.state.record import make_private_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from stacks.definition.deployment import Deployment
 
 PID_FILE = "supervisord.pid"
 LOG = "logs/supervisord.log"
+LEAVE_SECONDS = 3.0  # for what notices by itself that its parent has ended
 
 
 class Supervisord:
@@ -94,8 +95,10 @@ class Supervisord:
         if pid is not None:
             try:
                 process = psutil.Process(pid)
+                family = process.children(recursive=True)
                 process.terminate()
                 process.wait(timeout=60)
+                _end(family)
             except psutil.NoSuchProcess:
                 pass
             except psutil.TimeoutExpired:
@@ -155,6 +158,14 @@ class Supervisord:
         """Where it listens: here, or where it was told to before the state directory was moved."""
         known = (self._deployment.socket, Path(self._deployment.recorded.socket), self._state / SOCKET)
         return next((path for path in known if path.is_socket()), self._deployment.socket)
+
+
+def _end(family: Sequence[psutil.Process]) -> None:
+    """Kill what is left of a supervisord's family: a session of PostgreSQL has a process group of its own."""
+    for process in psutil.wait_procs(family, timeout=LEAVE_SECONDS)[1]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(family, timeout=LEAVE_SECONDS)
 
 
 def _configuration(state: Path) -> Path:

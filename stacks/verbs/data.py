@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from stacks.engines import Engine
     from verbs import Migrate, Request, Restore, Usage
 
+ANSWER_SECONDS = (
+    10.0  # a store that is busy may take its time; one that hangs would be waited for for minutes
+)
 PASSPHRASE = "gateway-passphrase"  # noqa: S105 (the secret's name)
 
 
@@ -246,16 +250,26 @@ def _engine(stack: str) -> Engine:
     """A stack's engine, with its stores up.
 
     Raises:
-        UserError: the stack was never up, or a store does not run.
+        UserError: the stack was never up, or a store does not run, or not answer.
     """
     engine = engines.running(open_recorded(stack))
     stores = engine.deployment.having("keeps_data")
-    away = [one for one in engine.services() if one.name in stores and one.state != "running"]
-    if away:
-        raise UserError(
-            f"the data of stack '{stack}' is out of reach: its service '{away[0].name}' is {away[0].state}",
-            f"start it: invoke up --stack={stack}",
-        )
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while away := [one for one in engine.services() if one.name in stores and not one.ready]:
+        hung = [one.name for one in away if one.state == "running"]
+        if len(hung) < len(away):
+            gone = next(one for one in away if one.name not in hung)
+            raise UserError(
+                f"the data of stack '{stack}' is out of reach: its service '{gone.name}' is {gone.state}",
+                f"start it: invoke up --stack={stack}",
+            )
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"the data of stack '{stack}' is out of reach: its service '{hung[0]}' runs and does not answer",
+                f"what it last said: invoke logs --stack={stack} --service={hung[0]}",
+                f"start it anew: invoke down --stack={stack}, then invoke up --stack={stack}",
+            )
+        time.sleep(0.5)
     return engine
 
 

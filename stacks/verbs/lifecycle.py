@@ -119,7 +119,9 @@ def status(deployment: Deployment) -> dict[str, Any]:
     well = {"healthy", "done"}
     away = [one["name"] for one in answer["services"] if one.get("health") not in well]
     answer["missing"] = [] if answer["down"] else away
-    return {**answer, **engine.stores(), "disks": disks, "seconds": round(time.monotonic() - started, 1)}
+    # one that does not answer would only be waited for
+    held = {} if set(away) & set(deployment.having("keeps_data")) else engine.stores()
+    return {**answer, **held, "disks": disks, "seconds": round(time.monotonic() - started, 1)}
 
 
 def down(deployment: Deployment, *, volumes: bool, yes: bool) -> bool:

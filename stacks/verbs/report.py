@@ -83,7 +83,16 @@ def status(answer: dict[str, Any], *, as_json: bool) -> None:
     if answer["down"]:
         result(f"stack '{answer['stack']}' is down: invoke down took it down")
     elif away := answer["missing"]:
-        note(f"not as it should be: {', '.join(away)}; start it: invoke up --stack={answer['stack']}")
+        hung = [
+            service["name"]
+            for service in answer["services"]
+            if service["state"] == "running" and not service.get("full")
+        ]
+        up = f"invoke up --stack={answer['stack']}"
+        mend = f"start it: {up}"
+        if set(away) <= set(hung):  # `up` would only wait for what runs
+            mend = f"start it anew: invoke down --stack={answer['stack']}, then {up}"
+        note(f"not as it should be: {', '.join(away)}; {mend}")
     for service in answer["services"]:
         if service.get("full"):
             result(f"{service['name']:<10} no room left for: {', '.join(service['full'])}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,6 +105,53 @@ def test_everything_listens_on_loopback_alone(stack: StackUnderTest, inside: Pro
     assert {address.port for address in listening} == {
         stack.settings[name] for name in ("port", "postgres_port", "object_store_port")
     }
+
+
+@contextmanager
+def hung(main: psutil.Process) -> Iterator[None]:
+    """A service that runs and does nothing any more, as on a disk or a network share that does not answer."""
+    family = [main, *main.children(recursive=True)]
+    for process in family:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
+def test_a_store_that_hangs_is_named_and_the_stack_can_be_stopped(
+    stack: StackUnderTest, inside: Processes
+) -> None:
+    named = f"--stack={stack.name}"
+
+    def unwell() -> dict[str, str]:
+        answer = json.loads(stack.invoke("status", named, "--json", expect=1).stdout)
+        return {
+            service["name"]: service["detail"]
+            for service in answer["services"]
+            if service["name"] in answer["missing"]
+        }
+
+    left = inside.watched()
+    with hung(inside.process("object-store")):
+        answer = stack.invoke("status", named, expect=1).stderr
+        assert f"as it should be: object-store; start it anew: invoke down {named}, then invoke up" in answer
+        answer = stack.invoke("backup", named, expect=1).stderr
+        assert answer.startswith("error: the data of stack 'quickstart' is out of reach: its service ")
+        assert "'object-store' runs and does not answer" in answer
+        with hung(inside.process("postgres")):
+            assert unwell() == {
+                "postgres": "does not answer",
+                "object-store": "does not answer",
+                "mlflow": "the tracking store did not answer within 5 seconds",
+            }
+            answer = stack.invoke("migrate", named, "--yes", expect=1).stderr
+            assert "'postgres' runs and does not answer" in answer
+            stack.down()
+            assert left() == []
+    stack.up()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small file system")
