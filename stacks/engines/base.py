@@ -154,7 +154,7 @@ class Engine(ABC):
             Its exit code.
 
         Raises:
-            UserError: it cannot be given one of the folders.
+            UserError: it cannot be given one of the folders, or what it runs in is gone.
         """
 
     @abstractmethod

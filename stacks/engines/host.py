@@ -163,6 +163,7 @@ class HostEngine(Engine):
     ) -> int:
         """See `Engine.run`; a process of this user reaches every folder as it is."""
         del folders
+        environments.require(self.deployment)
         command = [self.deployment.mlflow_python, *argv]
         variables = {**self._environment(), **environment}
         try:
@@ -185,6 +186,7 @@ class HostEngine(Engine):
 
     def capture(self, argv: Sequence[str]) -> str:
         """See `Engine.capture`."""
+        environments.require(self.deployment)
         return answer([self.deployment.mlflow_python, *argv], self._environment())
 
     def data(self) -> list[str]:

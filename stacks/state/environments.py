@@ -11,6 +11,7 @@ import functools
 import importlib.metadata
 import re
 import shutil
+import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -78,6 +79,31 @@ def interpreter(state: Path, version: str) -> str:
     return sys.executable if version == installed() else str(folder(state) / version / "bin" / "python")
 
 
+def works(python: str, version: str) -> bool:
+    """Whether an interpreter is there, starts, and finds a version; an upgrade of it may have left its packages."""
+    code = "import importlib.metadata; print(importlib.metadata.version('mlflow'))"
+    try:
+        said = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=False)
+    except OSError:
+        return False
+    return said.returncode == 0 and said.stdout.strip() == version
+
+
+def require(deployment: Deployment) -> None:
+    """Hold that the host engine can run a stack's version.
+
+    Raises:
+        UserError: its environment is gone, or does not work any more.
+    """
+    version, python = deployment.mlflow_version, deployment.mlflow_python
+    if python != sys.executable and not works(python, version):
+        raise UserError(
+            f"the environment of stack '{deployment.name}' with MLflow {version} is gone, or does not work any more",
+            f"it is {folder(deployment.state) / version}",
+            f"make it anew: invoke up --stack={deployment.name}",
+        )
+
+
 def settle(deployment: Deployment) -> None:
     """Before an `up`: hold that a stack starts with the version that the settings ask for, or goes on with its own.
 
@@ -125,7 +151,7 @@ def lock(deployment: Deployment, *, local: bool = False) -> Path | None:
 def ensure_environment(deployment: Deployment) -> None:
     """Make the environment that the host engine runs a stack's version in, whole or not at all.
 
-    One that an earlier version of this project made is given what it lacks.
+    One that an earlier version of this project made is given what it lacks; one that does not work is made anew.
 
     Raises:
         UserError: it cannot be resolved or installed.
@@ -138,10 +164,13 @@ def ensure_environment(deployment: Deployment) -> None:
 
     wanted = lock(deployment, local=True) or IMAGE / "requirements.txt"
     mark = target / wanted.name  # what is installed in it
-    if mark.exists() and mark.read_bytes() == wanted.read_bytes():
+    healthy = works(interpreter(deployment.state, version), version)
+    if healthy and mark.exists() and mark.read_bytes() == wanted.read_bytes():
         return
     started = time.monotonic()
     note(f"{'renewing the' if target.exists() else 'making an'} environment with MLflow {version}")
+    if not healthy:
+        shutil.rmtree(target, ignore_errors=True)
     install(version, wanted, target)
     write_atomically(mark, wanted.read_bytes())
     note(f"made {target} in {time.monotonic() - started:.0f} s")
