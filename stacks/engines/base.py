@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stacks.definition.deployment import Deployment
 
 RESTART_SECONDS = 180.0
+ATTEMPTS = 3  # starts of a service that are followed by its end: it will not come by itself
 AWAY = {"stopped", "exited"}  # states of a service that nobody waits for
 
 

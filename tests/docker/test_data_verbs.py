@@ -49,7 +49,7 @@ def test_a_set_belongs_to_whoever_made_it(
     sets = tmp_path / "sets"
     sets.mkdir()
     os.chown(sets, somebody, somebody)
-    monkeypatch.setattr(compose, "_this_user", lambda: f"{somebody}:{somebody}")
+    monkeypatch.setattr(compose, "this_user", lambda: f"{somebody}:{somebody}")
     for name, value in stack.environment().items():
         monkeypatch.setenv(name, value)
     told = story.tell(stack.url, tmp_path, megabytes=1)

@@ -12,12 +12,12 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 
 from develop.scratch.ports import free_port, free_ports
 from develop.scratch.stack import StackUnderTest
-from stacks.engines.compose import compose_command
+from stacks.engines.programs import compose_command
 from tests.support import quickstart, secrecy, story, survival
+from tests.support.containers import volume
 from tests.support.inside import Inside, model_is_in_both_stores, run_python
 
 if TYPE_CHECKING:
@@ -196,15 +196,8 @@ def test_a_step_that_fails_fails_up_and_is_named(stack: StackUnderTest) -> None:
 
 def test_a_full_store_is_told_to_the_client_and_serves_again_once_there_is_room(tmp_path: Path) -> None:
     small = StackUnderTest("minio-postgres", "compose", tmp_path / "state", free_ports())
-    rendered = small.invoke("render", "--stack=minio-postgres", "--engine=compose").stdout
-    project = yaml.safe_load(rendered)["name"]
-    name = f"{project}_object-store-data"
-    docker(
-        *("volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs"),
-        *("--opt", "o=size=30m,uid=10001,gid=10001,mode=750"),
-        *("--label", f"com.docker.compose.project={project}"),
-        *("--label", "com.docker.compose.volume=object-store-data", name),
-    )
+    options = ("type=tmpfs", "device=tmpfs", "o=size=30m,uid=10001,gid=10001,mode=750")
+    name = volume(small, "object-store-data", *options)
 
     def grow() -> None:
         where = docker("volume", "inspect", "--format", "{{.Mountpoint}}", name).strip()

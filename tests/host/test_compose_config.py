@@ -9,7 +9,7 @@ import pytest
 
 from develop.scratch.stack import StackUnderTest
 from stacks import catalogue
-from stacks.engines.compose import compose_command
+from stacks.engines.programs import compose_command
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,11 +9,14 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
+import yaml
 
 from images import build, engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from develop.scratch.stack import StackUnderTest
 
 PATIENCE = 180  # seconds; the machine is shared
 HARDENED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--init")
@@ -33,6 +36,22 @@ def built(name: str) -> str:
     if engine.inspect(reference) is None:
         build.build([name], from_packages=shutil.which("mmdebstrap") is not None)
     return reference
+
+
+def volume(stack: StackUnderTest, name: str, *options: str) -> str:
+    """Make a volume of a stack that was never up, as Compose would have, but with options; its name for Docker.
+
+    Args:
+        stack: on Compose.
+        name: of the volume, as the stack's Compose file has it.
+        options: of Docker's driver `local`, such as ``type=tmpfs``.
+    """
+    rendered = stack.invoke("render", f"--stack={stack.name}", "--engine=compose").stdout
+    project = yaml.safe_load(rendered)["name"]
+    labels = {"com.docker.compose.project": project, "com.docker.compose.volume": name}
+    flags = [word for item in labels.items() for word in ("--label", "=".join(item))]
+    flags += [word for option in options for word in ("--opt", option)]
+    return docker("volume", "create", *flags, f"{project}_{name}")
 
 
 class Container:

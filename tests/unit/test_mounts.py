@@ -7,30 +7,30 @@ from pathlib import Path
 import pytest
 
 from console import UserError
-from stacks.engines import compose
+from stacks.engines import mounts
 
 
 def test_a_folder_keeps_its_path() -> None:
-    assert compose._mount(Path("/home/me/sets")) == "/home/me/sets:/home/me/sets"
-    assert compose._mount(Path("/opt/mlflow-stacks/backups")).endswith(":/opt/mlflow-stacks/backups")
+    assert mounts.mount(Path("/home/me/sets")) == "/home/me/sets:/home/me/sets"
+    assert mounts.mount(Path("/opt/mlflow-stacks/backups")).endswith(":/opt/mlflow-stacks/backups")
 
 
 @pytest.mark.parametrize("folder", ["/", "/opt", "/usr", "/etc", "/var", "/var/lib/mlflow", "/run"])
 def test_a_folder_that_would_hide_one_of_the_image_is_refused(folder: str) -> None:
     with pytest.raises(UserError, match="it has a folder of that name itself"):
-        compose._mount(Path(folder))
+        mounts.mount(Path(folder))
 
 
 def test_a_name_that_compose_cannot_read_is_refused() -> None:
     with pytest.raises(UserError, match="there is a colon in its name"):
-        compose._mount(Path("/home/me/2026:11"))
+        mounts.mount(Path("/home/me/2026:11"))
 
 
 @pytest.mark.parametrize(("answer", "ids"), [('["name=rootless"]', "0:0"), ('["name=seccomp"]', "1000:1001")])
 def test_this_user_is_root_in_a_container_of_an_engine_without_root(
     answer: str, ids: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compose, "_output", lambda _command: answer)
+    monkeypatch.setattr(mounts, "printed", lambda _command: answer)
     monkeypatch.setattr("os.getuid", lambda: 1000)
     monkeypatch.setattr("os.getgid", lambda: 1001)
-    assert compose._this_user() == ids
+    assert mounts.this_user() == ids
