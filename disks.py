@@ -26,11 +26,17 @@ MEND = (
 )
 _MEND_TEMPORARY = "or have temporary files elsewhere: TMPDIR=FOLDER"
 _written: dict[Path, str] = {}  # places that this process writes to, and what frees room there
+_known: dict[Path | str, tuple[Disk, str]] = {}  # disks that others have looked at, likewise
 
 
 def writes_to(place: Path, mend: str = MEND) -> None:
     """Have a full disk named if it is that of `place`, with a line that says what frees room there."""
     _written[place.absolute()] = mend
+
+
+def knows(disk: Disk, mend: str = MEND) -> None:
+    """Have a disk named that this process does not see, such as a container's, as it was when somebody looked."""
+    _known[disk.mount] = (disk, mend)
 
 
 def is_full(error: BaseException) -> bool:
@@ -57,9 +63,12 @@ def has_room(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Disk:
-    """A file system: where it is mounted, bytes that are free and in all, and how many more files it takes."""
+    """A file system: where it is mounted, bytes that are free and in all, and how many more files it takes.
 
-    mount: Path
+    One that is not mounted on this machine has a name in place of a path.
+    """
+
+    mount: Path | str
     free: int
     total: int
     files_left: int | None
@@ -93,10 +102,10 @@ class Disk:
         return f"{self.mount} is {full}: {decimal(self.free)} of {decimal(self.total)} are free{files}"
 
 
-def written_to() -> dict[Path, tuple[Disk, str]]:
-    """The file systems that this process writes to, by where they are mounted; each with what frees room there."""
+def written_to() -> dict[Path | str, tuple[Disk, str]]:
+    """The file systems that this process writes to, or `knows`, by where they are; each with what frees room there."""
     mends = {**_written, Path.cwd(): MEND, _temporary(): _MEND_TEMPORARY}
-    disks: dict[Path, tuple[Disk, str]] = {}
+    disks = dict(_known)
     for place, mend in mends.items():
         disk = Disk.of(place)
         disks.setdefault(disk.mount, (disk, mend))

@@ -61,6 +61,7 @@ class Service:
         serves: it is the tracking server; maintenance commands run in its container.
         writes: it changes the stores, so it is stopped where they must stand still.
         keeps_data: it is a store, which has to run for whatever works on the data.
+        database: the folder in its container that a volume with a database may be mounted on.
         before_schema: it is needed before the schema can be looked at.
         reads_gateway: it reads gateway.yaml and the provider keys.
         oldest_mlflow: the first version of MLflow that it works with.
@@ -82,6 +83,7 @@ class Service:
     serves: bool = False
     writes: bool = False
     keeps_data: bool = False
+    database: str = ""
     before_schema: bool = False
     reads_gateway: bool = False
     oldest_mlflow: str = "0"
@@ -112,6 +114,7 @@ SERVICES: dict[str, Service] = {
         local_port=lambda settings: settings.postgres_port,
         greeting=bytes.fromhex("0000000804d2162f"),  # SSLRequest (PostgreSQL manual, 54.7 Message Formats)
         keeps_data=True,
+        database="/var/lib/postgresql",
         before_schema=True,
         secrets=(Secret("postgres-password", keeps_previous=True), Secret("database-password")),
     ),
@@ -143,7 +146,13 @@ SERVICES: dict[str, Service] = {
         checks_external=lambda settings: bool(settings.database),
         external="the password of your own PostgreSQL; change it there and in the setting 'database'",
     ),
-    "mlflow": Service(port=lambda settings: settings.port, readiness="/ready", serves=True, writes=True),
+    "mlflow": Service(
+        port=lambda settings: settings.port,
+        readiness="/ready",
+        serves=True,
+        writes=True,
+        database="/var/lib/mlflow",
+    ),
     "cleanup": Service(wanted=lambda settings, _: bool(settings.cleanup_schedule), writes=True),
     "gateway-sync": Service(
         oneshot=True,

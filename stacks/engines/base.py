@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from disks import Disk
     from stacks.definition.deployment import Deployment
 
 RESTART_SECONDS = 180.0
@@ -62,11 +63,6 @@ class ServiceStatus:
     def as_json(self) -> dict[str, Any]:
         """The shape of one service in ``up --json`` and ``status --json``."""
         return {name: value for name, value in vars(self).items() if value is not None}
-
-
-def no_room(name: str, status: ServiceStatus) -> UserError:
-    """What to say of a service that is not ready for want of room: waiting longer would not help."""
-    return UserError(f"service '{name}' runs and is not ready: {status.detail}", *explain()[1:])
 
 
 def gone(program: str, error: OSError) -> UserError:
@@ -199,6 +195,36 @@ class Engine(ABC):
             write_private(self.deployment.state / path, text)
         record.remember(self.deployment, self.name, secrets=made)
 
+    def measure(self) -> list[Disk]:
+        """Look at the disks that hold the data where this machine does not see them, and have `disks` know them."""
+        return []
+
+    def check_room(self) -> None:
+        """What cannot end well does not begin.
+
+        Raises:
+            UserError: one of them is full.
+        """
+        if any(disk.full for disk in self.measure()):
+            raise UserError(*explain())
+
+    def keep_room(self, *, spare: int = reserve.SIZE) -> None:
+        """Set room aside beside the data where that leaves so many bytes free (see `stacks.state.reserve`)."""
+        reserve.keep(self.deployment, spare=spare)
+
+    def give_up_room(self) -> None:
+        """Let go what was set aside where no room is left."""
+        reserve.give_up(self.deployment)
+
+    @contextmanager
+    def room_at_hand(self) -> Iterator[None]:
+        """Have some room in the block even on a full disk; it is set aside again afterwards, as far as it is left."""
+        self.give_up_room()
+        try:
+            yield
+        finally:
+            self.keep_room(spare=0)
+
     def forget(self) -> None:
         """Remove what the state directory holds beside data and logs: rendered files, secrets, the record."""
         state = self.deployment.state
@@ -235,6 +261,11 @@ class Engine(ABC):
             if running:
                 note("bringing the stack up again")
                 self.up(timeout=RESTART_SECONDS)
+
+    def no_room(self, status: ServiceStatus) -> UserError:
+        """What to say of a service that is not ready for want of room: waiting longer would not help."""
+        self.measure()
+        return UserError(f"service '{status.name}' runs and is not ready: {status.detail}", *explain()[1:])
 
     @abstractmethod
     def stop(self, service: str) -> None:

@@ -18,7 +18,7 @@ from packaging.version import Version
 from console import UserError, note
 from stacks.definition.rendering import FRAMES, render
 from stacks.definition.services import SERVICES, Service
-from stacks.engines.base import ATTEMPTS, Engine, ServiceStatus, answer, no_room
+from stacks.engines.base import ATTEMPTS, Engine, ServiceStatus, answer
 from stacks.engines.mounts import mount, this_user
 from stacks.engines.ports import check_port_is_free
 from stacks.engines.programs import (
@@ -31,12 +31,14 @@ from stacks.engines.programs import (
     since,
 )
 from stacks.engines.readiness import passes, probe
+from stacks.engines.volumes import Volumes, databases, is_up
 from stacks.state import environments, reserve
 from stacks.state.record import nothing_started, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from disks import Disk
     from stacks.definition.deployment import Deployment
 
 OLDEST_ENGINE = Version("20.10")
@@ -93,7 +95,7 @@ class ComposeEngine(Engine):
                 if SERVICES[status.name].oneshot and status.state == "exited":
                     raise self._not_ready(status, "failed")
                 if status.full:
-                    raise no_room(status.name, status)
+                    raise self.no_room(status)
             self._check_restarts(waiting, before)
             if time.monotonic() > deadline:
                 raise self._not_ready(waiting[0], "is not ready in time")
@@ -195,6 +197,32 @@ class ComposeEngine(Engine):
         names = printed(["docker", "volume", "ls", "--quiet", "--filter", wanted]) or ""
         return [f"volume {name}" for name in names.splitlines()]
 
+    def measure(self) -> list[Disk]:
+        """See `Engine.measure`."""
+        return self._volumes.measure(self._containers())
+
+    def keep_room(self, *, spare: int = reserve.SIZE) -> None:
+        """See `Engine.keep_room`."""
+        super().keep_room(spare=spare)
+        self._volumes.keep(databases(self._file), spare=spare)
+
+    def give_up_room(self) -> None:
+        """See `Engine.give_up_room`."""
+        super().give_up_room()
+        self._volumes.give_up(databases(self._file))
+
+    @property
+    def _volumes(self) -> Volumes:
+        return Volumes(reserve.mend(self.deployment, "docker system df (what else is there)"), self._shell)
+
+    def _shell(self, service: str, script: str) -> str | None:
+        """Run a script where a service has its volumes: in its container, or in one like it where that does not run."""
+        info = self._containers().get(service)
+        if info and is_up(info):
+            return printed(["docker", "exec", info["Id"], "sh", "-c", script])
+        options = ("--rm", "--no-deps", "--no-TTY", "--entrypoint", "sh")
+        return printed(self._compose("run", *options, service, "-c", script))
+
     def _try_externals(self, services: Sequence[str]) -> None:
         """Run the steps that need what the stack does not start itself, before it starts anything."""
         for name in services:
@@ -260,11 +288,7 @@ class ComposeEngine(Engine):
         for name, info in containers.items():
             if info["State"]["Restarting"]:
                 self.stop(name)
-        return {
-            info["Id"]: info["RestartCount"]
-            for info in containers.values()
-            if info["State"]["Running"] and not info["State"]["Restarting"]
-        }
+        return {info["Id"]: info["RestartCount"] for info in containers.values() if is_up(info)}
 
     def _last_lines(self, service: str) -> list[str]:
         command = self._compose("logs", "--no-color", "--no-log-prefix", "--tail", "10", service)

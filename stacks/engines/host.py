@@ -16,7 +16,7 @@ from console import UserError, note
 from process.ports import listens
 from stacks.definition.rendering import process_environment, render
 from stacks.definition.services import SERVICES
-from stacks.engines.base import ATTEMPTS, Engine, ServiceStatus, answer, gone, no_room
+from stacks.engines.base import ATTEMPTS, Engine, ServiceStatus, answer, gone
 from stacks.engines.ports import check_port_is_free
 from stacks.engines.supervisord import Supervisord, last_lines
 from stacks.state import environments, reserve, secrets
@@ -260,7 +260,7 @@ class HostEngine(Engine):
                 f"all of it: invoke logs --stack={self.deployment.name} --service={name}",
             )
         if status.full:
-            raise no_room(name, status)
+            raise self.no_room(status)
         said = status.health or status.detail
         if now > deadline or now - (wait.failing_since or now) > _GIVE_UP:
             raise UserError(

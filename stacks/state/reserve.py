@@ -7,14 +7,12 @@ them, give it up when there is no room left, and write it anew once there is.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from console import note, size
 from disks import Disk, has_room, writes_to
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from stacks.definition.deployment import Deployment
@@ -27,11 +25,15 @@ _CHUNK = 1 << 20  # bytes
 def watch(deployment: Deployment) -> None:
     """Have a full disk of this deployment named, with what frees room on it."""
     for place in (deployment.state, deployment.postgres_data):
-        writes_to(
-            place,
-            f"what frees some: invoke cleanup --stack={deployment.name} (what users deleted), invoke prune, its logs "
-            f"in {deployment.state / 'logs'}, or a set less of those that invoke backups lists",
-        )
+        writes_to(place, mend(deployment, f"its logs in {deployment.state / 'logs'}"))
+
+
+def mend(deployment: Deployment, further: str) -> str:
+    """What frees room where a deployment keeps its data; beside what always does, something `further`."""
+    return (
+        f"what frees some: invoke cleanup --stack={deployment.name} (what users deleted), invoke prune, {further}, "
+        "or a set less of those that invoke backups lists"
+    )
 
 
 def keep(deployment: Deployment, *, spare: int = SIZE) -> None:
@@ -61,16 +63,6 @@ def remove(deployment: Deployment) -> None:
     """Remove it for good, with the data."""
     for path in _paths(deployment):
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def at_hand(deployment: Deployment) -> Iterator[None]:
-    """Have some room inside the block even on a full disk, and set it aside again afterwards, as far as it is left."""
-    give_up(deployment)
-    try:
-        yield
-    finally:
-        keep(deployment, spare=0)
 
 
 def on_disk_of(deployment: Deployment, place: Path) -> bool:

@@ -49,7 +49,7 @@ def run(request: Request) -> None:
         here(request)
         return
     engine = _engine(given.stack)
-    frees = reserve.at_hand(engine.deployment) if isinstance(request, Cleanup) else nullcontext()
+    frees = engine.room_at_hand() if isinstance(request, Cleanup) else nullcontext()
     with frees:
         code = engine.run(request.argv(), {})
     _finish(code)
@@ -116,6 +116,7 @@ def migrate(request: Migrate) -> None:
     to = folder_of_sets(request.to)
     words = request.but(to=str(to), yes=True).argv()
     with locked(deployment, "migrate"):
+        engine.check_room()
         schema = _answer(engine, request.but(check=True, json=True))
         if schema["state"] != "behind":  # nothing to do, or nothing that can be done: it says so
             _finish(engine.run(words, _named(engine), folders=[to]))
@@ -155,7 +156,7 @@ def back_up(engine: Engine, request: Backup) -> int:
         # PostgreSQL writes a snapshot; the room for that must not go into the set itself
         elsewhere = not isinstance(place, Path) or not reserve.on_disk_of(engine.deployment, place)
         asks = bool(engine.deployment.having("keeps_data")) and elsewhere
-        with reserve.at_hand(engine.deployment) if asks else nullcontext():
+        with engine.room_at_hand() if asks else nullcontext():
             return engine.run(words, variables, folders=folders)
 
 
@@ -178,6 +179,7 @@ def restore(request: Restore) -> None:
         given = str(_existing_set(given))
     request = request.but(backup=given, migrate=True)  # a server will start
     with locked(engine.deployment, "restore"):
+        engine.check_room()
         with _exchange() as folder:
             asked = request.but(plan=True)
             plan = _answer(engine, asked, *_reaching(asked, folder))

@@ -12,7 +12,7 @@ from stacks.definition.rendering import FRAMES
 from stacks.definition.rendering import render as render_files
 from stacks.definition.settings import changes
 from stacks.engines.compose import with_images
-from stacks.state import environments, opening, record, reserve
+from stacks.state import environments, opening, record
 from stacks.state.record import JOURNAL, locked
 from stacks.verbs import rotation, upgrade
 
@@ -52,7 +52,7 @@ def up(deployment: Deployment, *, engine: str, timeout: float) -> dict[str, Any]
         except KeyboardInterrupt:
             raise _interrupted(chosen, ran_before=ran_before) from None
         rotation.finish(deployment, chosen.name)
-        reserve.keep(deployment)
+        chosen.keep_room()
         return {**describe(chosen), "seconds": round(time.monotonic() - started, 1)}
 
 
@@ -69,9 +69,9 @@ def _make_way(deployment: Deployment) -> None:
     """On a full disk PostgreSQL does not start, and without it nothing there can be cleaned up."""
     stores = deployment.having("keeps_data")
     if stores and deployment.recorded.engine:
-        states = {status.name: status.state for status in engines.running(deployment).services()}
-        if any(states[name] != "running" for name in stores):
-            reserve.give_up(deployment)
+        engine = engines.running(deployment)
+        if any(status.name in stores and not status.ready for status in engine.services()):
+            engine.give_up_room()
 
 
 def _interrupted(engine: Engine, *, ran_before: bool) -> UserError:
@@ -114,6 +114,7 @@ def status(deployment: Deployment) -> dict[str, Any]:
     for service in answer["services"]:
         if service["name"] in memory:
             service["memory"] = memory[service["name"]]
+    engine.measure()
     disks = [disk.as_json() for disk, _ in written_to().values()]
     answer["down"] = deployment.recorded.down
     well = {"healthy", "done"}

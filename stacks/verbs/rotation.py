@@ -54,6 +54,7 @@ def rotate(deployment: Deployment, *, yes: bool, timeout: float) -> dict[str, An
     if not confirm(f"Restart stack '{stack}' with them? It is away for some seconds.", yes=yes):
         return None
     with locked(deployment, "secrets-rotate"):
+        engine.check_room()
         try:
             begin(deployment, names)
             engine.down(volumes=False)

@@ -8,13 +8,12 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
-import mlflow
 import pytest
 
 from develop.scratch.ports import free_port, free_ports
 from develop.scratch.stack import StackUnderTest
 from services.postgres import SYSTEM_STATE
-from tests.support.small_disk import fill, mounted
+from tests.support.small_disk import fill, logged, mounted, there
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,27 +41,6 @@ def local(disk: Path) -> Iterator[StackUnderTest]:
 @pytest.fixture(scope="module")
 def acknowledged(local: StackUnderTest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return logged(local, tmp_path_factory.mktemp("artifact"))
-
-
-def logged(stack: StackUnderTest, folder: Path) -> list[str]:
-    """Runs that the server took, each with an artifact; the first two are deleted again."""
-    client = mlflow.MlflowClient(stack.url)
-    artifact = folder / "a.bin"
-    artifact.write_bytes(os.urandom(100_000))
-    runs = [client.create_run("0").info.run_id for _ in range(4)]
-    for run in runs:
-        client.log_param(run, "name", run)
-        client.log_artifact(run, str(artifact))
-    for run in runs[:2]:
-        client.delete_run(run)
-    return runs
-
-
-def there(stack: StackUnderTest, run: str, folder: Path) -> bool:
-    """Whether a run is there with all that was logged."""
-    client = mlflow.MlflowClient(stack.url)
-    client.download_artifacts(run, "a.bin", str(folder))
-    return client.get_run(run).data.params == {"name": run} and (folder / "a.bin").stat().st_size == 100_000
 
 
 def says_what_to_do(answer: subprocess.CompletedProcess[str], disk: Path) -> None:
