@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from backups import sets
 from console import UserError, note
-from database import catalog, sqlite
+from database import catalog, sqlitefile
 from database.connection import connect, redact
 from database.dialect import dialect_of
 from database.programs import find_programs
@@ -88,8 +88,8 @@ def _load_file(
         return _own_rows(one)
     with _at_head(one, source) as current:
         dialect_of(engine).replace(current, one.database, ready, pg_command)
-        with closing(sqlite.open_database(current)) as copied:
-            return sqlite.count_rows(copied)
+        with closing(sqlitefile.open_database(current)) as copied:
+            return sqlitefile.count_rows(copied)
 
 
 def _load_file_into_server(
@@ -110,8 +110,8 @@ def _load_file_into_server(
     views = views_of(engine, find_programs(version, pg_command), beside) if beside.views else b""
     with _at_head(one, source) as current:
         copy_tables(current, engine, views, ready)
-        with closing(sqlite.open_database(current)) as copied:
-            return sqlite.count_rows(copied)
+        with closing(sqlitefile.open_database(current)) as copied:
+            return sqlitefile.count_rows(copied)
 
 
 # From a kind of database that was backed up, to one that is restored.

@@ -11,7 +11,7 @@ from backups import sets
 from backups.backup import write_set
 from backups.loading import load_set
 from console import Progress, UserError, note
-from database import catalog, sqlite
+from database import catalog, sqlite, sqlitefile
 from database.connection import connect, driver_errors, redact
 from database.dialect import dialect_of, maintenance_lock
 from database.revision import Schema, Step, refusal
@@ -220,29 +220,29 @@ def _migrate_sqlite(
     path = sqlite.SQLite(engine).path
     work = path.with_name(f"{path.name}.migrating")
     counter = _Counter()
-    with sqlite.exclusive(path) as database:
+    with sqlitefile.exclusive(path) as database:
         require_room(path.parent, 2 * path.stat().st_size, "a migrated copy of the database")
         if taken:
-            backup = _checked(taken, sqlite.count_rows(database))
+            backup = _checked(taken, sqlitefile.count_rows(database))
         else:
             held = sqlite.SQLite(engine, database)
             backup = write_set(engine, to, "before-migrate", database=held)
             note(f"backed up to {backup.path}")
         try:
             _remove(work)  # of a migration that was killed
-            sqlite.copy(database, work, "copying the database")
+            sqlitefile.copy(database, work, "copying the database")
             copied = connect(f"sqlite:///{work}", foreign_keys=False)
             try:
                 run_migration(copied, _steps(lock, counter, on_step))
                 schema = read_schema(copied)
             finally:
                 copied.dispose()
-            with closing(sqlite.open_database(work)) as connection:
-                sqlite.check(connection, work)
-                _verify(backup.database["rows"], sqlite.count_rows(connection), schema)
+            with closing(sqlitefile.open_database(work)) as connection:
+                sqlitefile.check(connection, work)
+                _verify(backup.database["rows"], sqlitefile.count_rows(connection), schema)
             lock.check()
             mode = backup.database["journal_mode"]
-            sqlite.replace_content(database, work, "putting the migrated database in place", mode)
+            sqlitefile.replace_content(database, work, "putting the migrated database in place", mode)
         except Exception as error:  # a migration may raise anything
             outcome = "the database is as it was: only a copy had been changed"
             raise _failed(error, counter, backup, outcome) from error

@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, false, func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from artifacts import StoreError
@@ -32,7 +32,6 @@ from cleanup.planning import (
     read_alive,
 )
 from cleanup.report import Progress, Report
-from cleanup.schema import Statement, parameters
 from cleanup.selection import ALONE, EXPERIMENT, MODEL, TRACE, Kind
 from console import UserError
 from database import ownership
@@ -42,15 +41,17 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from cleanup.schema import Statement
+
 WORKERS = 3  # some wait for the store while others wait for the database
-SQLITE_BATCH = 100  # SQLite has one writer: a batch keeps the server waiting
-POSTGRESQL_BATCH = 500  # at most: few things are spread over all workers
-SMALLEST_BATCH = 50
+ONE_WRITER_BATCH = 100  # where a batch keeps the server waiting
+LARGEST_BATCH = 500
+SMALLEST_BATCH = 50  # few things are spread over all workers
 ATTEMPTS = 4
+LOCK_PATIENCE = 60  # seconds
 PATIENCE = 4  # batches that the store may refuse whole before the rest is not tried
 Blockers = list[tuple[str, Any]]
 RIGHTS = {"delete": "DELETE", "null": "UPDATE"}
-RETRIED = {"40001", "40P01"}  # serialization_failure, deadlock_detected (PostgreSQL manual, appendix A)
 
 
 def _forbidden(reason: str) -> UserError:
@@ -73,7 +74,7 @@ class Execution:
         self._guard = threading.Lock()
         self._stop = threading.Event()
         self._refused = 0  # batches in a row of which the store gave up nothing
-        self._sqlite = plan.schema.dialect == "sqlite"
+        self._language = plan.schema.language
 
     def run(self) -> Report:
         """Do it all. Ctrl-C ends it after the batches that are under way.
@@ -114,28 +115,16 @@ class Execution:
         Raises:
             UserError: this role may not delete from a table, or not write to one.
         """
-        schema, counts = self._plan.schema, self._plan.counts
+        statements = [
+            statement
+            for kind in (*ALONE, EXPERIMENT)
+            if self._plan.counts[kind.name]
+            for statement in self._plan.schema.closure(kind.table, kind.key)
+        ]
+        needed = sorted({(RIGHTS[item.action], item.table) for item in statements})
         with self._engine.connect() as connection:
-            if self._sqlite:
-                connection.execute(delete(schema.tables["runs"]).where(false()))
-                connection.rollback()
-                return
-            statements = [
-                statement
-                for kind in (*ALONE, EXPERIMENT)
-                if counts[kind.name]
-                for statement in schema.closure(kind.table, kind.key)
-            ]
-            needed = sorted({(RIGHTS[item.action], item.table) for item in statements})
-            # names as they are written in SQL: "Mixed case" needs its quotes
-            query = text(
-                "SELECT needed, name"
-                " FROM unnest(CAST(:rights AS text[]), CAST(:names AS text[])) AS needs (needed, name)"
-                " WHERE NOT has_table_privilege(quote_ident(name), needed) ORDER BY needed, name LIMIT 1"
-            )
-            rights, names = [right for right, _ in needed], [name for _, name in needed]
-            if lacking := connection.execute(query, {"rights": rights, "names": names}).first():
-                raise _forbidden(f"no right to {lacking[0]} in {lacking[1]}")
+            if right := self._language.missing_right(connection, needed):
+                raise _forbidden(f"no right to {right}")
 
     def _explain(self, error: DBAPIError) -> UserError:
         reason = str(error.orig).strip().splitlines()[0]
@@ -151,10 +140,7 @@ class Execution:
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         with self._engine.connect() as connection:
-            if self._sqlite:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            else:
-                connection.exec_driver_sql("SET LOCAL lock_timeout = '60s'")
+            self._language.begin_writing(connection, LOCK_PATIENCE)
             yield connection
             connection.commit()
 
@@ -163,10 +149,7 @@ class Execution:
             try:
                 work()
             except DBAPIError as error:
-                again = getattr(error.orig, "pgcode", None) in RETRIED or "database is locked" in str(
-                    error.orig
-                )
-                if not again or attempt == ATTEMPTS - 1:
+                if not self._language.passes(error) or attempt == ATTEMPTS - 1:
                     raise
                 time.sleep(0.2 * 2**attempt)
             else:
@@ -176,7 +159,7 @@ class Execution:
         rows: Counter[str] = Counter()
         if not ids:
             return rows
-        values = parameters(self._plan.schema.dialect, ids)
+        values = self._plan.schema.parameters(ids)
         for statement in statements:
             changed = connection.execute(statement.sql, values).rowcount
             if statement.action == "delete":
@@ -188,9 +171,7 @@ class Execution:
         table = self._plan.schema.tables[kind.table]
         key = table.c[kind.key]
         query = select(key).where(key.in_(ids), self._plan.selection.condition(kind)).order_by(key)
-        if not self._sqlite:
-            query = query.with_for_update(of=table)
-        return list(connection.execute(query).scalars())
+        return list(connection.execute(self._language.locking(query, table)).scalars())
 
     def _both(
         self, connection: Connection, statements: list[Statement], owned: dict[Any, Folders]
@@ -252,8 +233,9 @@ class Execution:
     def _all(self, kind: Kind) -> None:
         statements = self._plan.schema.closure(kind.table, kind.key)
         blockers = self._plan.schema.blockers(statements, self._plan.filters.ignore_references)
+        alone = self._language.one_writer
         share = -(-self._plan.counts[kind.name] // WORKERS)
-        size = SQLITE_BATCH if self._sqlite else min(max(share, SMALLEST_BATCH), POSTGRESQL_BATCH)
+        size = ONE_WRITER_BATCH if alone else min(max(share, SMALLEST_BATCH), LARGEST_BATCH)
 
         def work(ids: list[Any]) -> None:
             if self._refused >= PATIENCE:
@@ -265,7 +247,7 @@ class Execution:
             if not self._stop.is_set():
                 self._retrying(lambda: self._batch(kind, statements, blockers, ids))
 
-        if self._sqlite:
+        if alone:
             with self._engine.connect() as reader:
                 for page in self._plan.selection.pages(reader, kind):
                     for ids in batches(page, size):

@@ -10,10 +10,11 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sqlalchemy import PrimaryKeyConstraint, UniqueConstraint, text
+from sqlalchemy import PrimaryKeyConstraint, UniqueConstraint
 from sqlalchemy.exc import DBAPIError
 
 from console import note
+from database.dialect import dialect_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from cleanup.schema import Edge, Schema
+    from database.language import Language
 
 PREFIX = "mlflow_stacks_cleanup_"
+PATIENCE = 30  # seconds to wait for somebody who uses a table
 SMALL = 10_000  # rows that are scanned in about a millisecond
 WORTH_IT = 20_000_000  # row visits that building an index costs less than
 
@@ -37,21 +40,6 @@ def _indexed(edge: Edge) -> bool:
         for columns in (*(item.columns for item in unique), *(item.columns for item in lasting))
         for column in list(columns)[:1]
     )
-
-
-def _rows(connection: Connection, schema: Schema, tables: set[str]) -> dict[str, int]:
-    """Return about how many rows each table has."""
-    if schema.dialect == "sqlite":
-        return {
-            table: int(connection.execute(text(f'SELECT max(rowid) FROM "{table}"')).scalar() or 0)  # noqa: S608
-            for table in tables
-        }
-    # reltuples is -1 before the first ANALYZE; the file's size is always known
-    estimate = text(
-        "SELECT name, greatest(reltuples, pg_relation_size(oid) / 200)"
-        " FROM unnest(CAST(:names AS text[])) AS name JOIN pg_class ON oid = to_regclass(quote_ident(name))"
-    )
-    return {name: int(rows) for name, rows in connection.execute(estimate, {"names": sorted(tables)})}
 
 
 def missing(connection: Connection, schema: Schema, deleted: Mapping[str, int]) -> list[tuple[str, str]]:
@@ -70,7 +58,7 @@ def missing(connection: Connection, schema: Schema, deleted: Mapping[str, int]) 
     needed = [(edge, parents) for edge, parents in needed if parents > 1]
     if not needed:
         return []
-    rows = _rows(connection, schema, {edge.child.name for edge, _ in needed})
+    rows = schema.language.about_rows(connection, {edge.child.name for edge, _ in needed})
     return sorted(
         {
             (edge.child.name, edge.columns[0])
@@ -82,34 +70,21 @@ def missing(connection: Connection, schema: Schema, deleted: Mapping[str, int]) 
 
 def drop_leftovers(engine: Engine) -> None:
     """Drop what a killed cleanup left, valid or not."""
+    language = dialect_of(engine).language
     with engine.connect() as connection:
-        if engine.dialect.name == "sqlite":
-            query = "SELECT name FROM sqlite_master WHERE type = 'index' AND substr(name, 1, :n) = :prefix"
-        else:
-            query = (
-                "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-                " WHERE c.relkind = 'i' AND left(c.relname, :n) = :prefix"
-            )
-        names = list(connection.execute(text(query), {"n": len(PREFIX), "prefix": PREFIX}).scalars())
+        names = language.indexes(connection, PREFIX)
     for name in names:
-        _run(engine, f"DROP INDEX {_concurrently(engine)} IF EXISTS {name}")
+        _run(engine, language, f"DROP INDEX {language.beside_writers} IF EXISTS {name}")
 
 
-def _concurrently(engine: Engine) -> str:
-    return "" if engine.dialect.name == "sqlite" else "CONCURRENTLY"
-
-
-def _run(engine: Engine, statement: str) -> bool:
+def _run(engine: Engine, language: Language, statement: str) -> bool:
     """Run outside a transaction, without waiting long for anybody; say when it does not work."""
     try:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            if engine.dialect.name != "sqlite":
-                connection.exec_driver_sql("SET lock_timeout = '30s'")
-            try:
-                connection.exec_driver_sql(statement)
-            finally:
-                if engine.dialect.name != "sqlite":
-                    connection.exec_driver_sql("RESET lock_timeout")
+        with (
+            engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+            language.patience(connection, PATIENCE),
+        ):
+            connection.exec_driver_sql(statement)
     except DBAPIError as error:
         note(f"going on without: {statement} ({str(error.orig).strip().splitlines()[0]})")
         return False
@@ -118,14 +93,14 @@ def _run(engine: Engine, statement: str) -> bool:
 
 @contextmanager
 def temporary_indexes(engine: Engine, columns: list[tuple[str, str]]) -> Iterator[None]:
-    """Have an index on each (table, column) inside the block; writers are never blocked on PostgreSQL."""
+    """Have an index on each (table, column) inside the block; built beside writers where the database can."""
+    language = dialect_of(engine).language
     try:
         for table, column in columns:
             note(f"building an index on {table}.{column} for the time of the cleanup")
-            _run(
-                engine,
-                f'CREATE INDEX {_concurrently(engine)} {PREFIX}{table}_{column} ON "{table}" ("{column}")',
-            )
+            name = f"{PREFIX}{table}_{column}"
+            statement = f'CREATE INDEX {language.beside_writers} {name} ON "{table}" ("{column}")'
+            _run(engine, language, statement)
         yield
     finally:
         if columns:

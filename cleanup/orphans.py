@@ -42,20 +42,17 @@ OWNERS = (("runs", "run_uuid"), ("logged_models", "model_id"), ("trace_info", "r
 
 
 def edges(schema: Schema) -> list[Edge]:
-    """Return the references whose rows may point at nothing.
-
-    PostgreSQL enforces foreign keys; SQLite does so only for who asks for it, which MLflow did not always.
-    """
+    """Return the references whose rows may point at nothing."""
     return [
         edge
         for edge in schema.edges
-        if (edge.reference.orphans if edge.reference else schema.dialect == "sqlite")
+        if (edge.reference.orphans if edge.reference else not schema.language.enforces_keys)
     ]
 
 
 def condition(edge: Edge, selection: Selection) -> ColumnElement[bool]:
     """Return which rows of a reference are orphans, and old enough not to be still in the making."""
-    found = edge.dangling(selection.schema.dialect)
+    found = edge.dangling(selection.schema.language)
     if "created_time" in edge.child.c and edge.reference:
         # traces are linked to runs before they are exported
         before = (selection.now - parse_age(selection.filters.orphan_grace)) * 1000

@@ -16,7 +16,6 @@ from cleanup.destination import check_destination
 from cleanup.locations import Destination, StrangeLocation
 from cleanup.objects import Folders, objects_in
 from cleanup.report import SHOWN, Skipped
-from cleanup.schema import parameters
 from cleanup.selection import ALONE, DELETED, EXPERIMENT, MODEL, RUN, TRACE, Kind, Selection
 from console import UserError
 from database import ownership
@@ -164,11 +163,11 @@ def pointed_at(
 ) -> dict[Any, str]:
     """Return which of the ids must stay because a row of a table that is not MLflow's points at them, and why."""
     found: dict[Any, str] = {}
-    dialect = result.schema.dialect
+    parameters = result.schema.parameters
     for name, query in blockers:
-        if ids and connection.execute(query, parameters(dialect, ids)).first():
+        if ids and connection.execute(query, parameters(ids)).first():
             for item in ids:
-                if connection.execute(query, parameters(dialect, [item])).first():
+                if connection.execute(query, parameters([item])).first():
                     found.setdefault(item, f"a row in {name} refers to it, which is no table of MLflow's")
     return found
 
@@ -309,7 +308,7 @@ def _count_rows(
     found: Counter[str] = Counter()
     if ids:
         for table, query in queries:
-            found[table] = int(connection.execute(query, parameters(result.schema.dialect, ids)).scalar_one())
+            found[table] = int(connection.execute(query, result.schema.parameters(ids)).scalar_one())
         connection.rollback()  # hold no snapshot while the store is slow
     result.rows.update(found)
     return found

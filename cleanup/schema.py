@@ -7,21 +7,16 @@ everything that depends on them, whichever of MLflow's schemas it is.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
-    ARRAY,
     ColumnElement,
     MetaData,
     String,
     Table,
     and_,
-    any_,
-    bindparam,
-    case,
     cast,
     delete,
     exists,
@@ -29,19 +24,21 @@ from sqlalchemy import (
     inspect,
     or_,
     select,
-    text,
     tuple_,
     update,
 )
 
 from cleanup.references import REFERENCES, SUSPICIOUS_COLUMNS, Action, Reference
 from console import UserError
+from database.dialect import dialect_of
 from database.tables import is_mlflow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from sqlalchemy import Connection, Engine
+
+    from database.language import Language
 
 IDS = "ids"  # the name of the parameter that holds the ids of one batch
 
@@ -73,39 +70,34 @@ class Edge:
             parts.append(self.child.c[self.columns[0]].is_not(None))
         return and_(*parts)
 
-    def values(self, dialect: str) -> list[ColumnElement[Any]]:
+    def values(self, language: Language) -> list[ColumnElement[Any]]:
         """Return the expressions of the child that equal the parent's target columns."""
         if self.reference is None:
             return [self.child.c[column] for column in self.columns]
         column = self.child.c[self.columns[0]]
         if self.reference.json_key is None:
             return [column]
-        if dialect == "sqlite":
-            # text that is no JSON is an error to SQLite
-            valid = case((func.json_valid(column) == 1, column))
-            return [func.json_extract(valid, f'$."{self.reference.json_key}"')]
-        pattern = '"' + self.reference.json_key.replace(".", "[.]") + '": *"([^"]*)"'
-        return [func.substring(column, pattern)]
+        return [language.json_text(column, self.reference.json_key)]
 
-    def keys(self, dialect: str) -> list[ColumnElement[Any]]:
+    def keys(self, language: Language) -> list[ColumnElement[Any]]:
         """Return the parent's target columns, as text where the child keeps a number as text."""
         found = []
-        for value, name in zip(self.values(dialect), self.targets, strict=True):
+        for value, name in zip(self.values(language), self.targets, strict=True):
             target: ColumnElement[Any] = self.parent.c[name]
             if self.reference and _is_text(value) and not _is_text(target):
                 target = cast(target, String)
             found.append(target)
         return found
 
-    def dangling(self, dialect: str) -> ColumnElement[bool]:
+    def dangling(self, language: Language) -> ColumnElement[bool]:
         """Return the condition of rows whose parent does not exist."""
-        pairs = zip(self.values(dialect), self.keys(dialect), strict=True)
+        pairs = zip(self.values(language), self.keys(language), strict=True)
         parent = self.parent.alias("target") if self.parent is self.child else self.parent
         kept = self.reference.tombstones if self.reference else ()
         return and_(
             self.condition(),
-            *(value.not_in(kept) for value in self.values(dialect) if kept),
-            *(value.is_not(None) for value in self.values(dialect)),
+            *(value.not_in(kept) for value in self.values(language) if kept),
+            *(value.is_not(None) for value in self.values(language)),
             ~exists(select(1).select_from(parent).where(*(value == key for value, key in pairs))),
         )
 
@@ -154,9 +146,9 @@ class Schema:
     those tables nothing is ever deleted.
     """
 
-    def __init__(self, metadata: MetaData, dialect: str, *, deferred: bool = False) -> None:
+    def __init__(self, metadata: MetaData, language: Language, *, deferred: bool = False) -> None:
         self.tables: dict[str, Table] = dict(metadata.tables)
-        self.dialect = dialect
+        self.language = language
         #: whether some constraint is only checked at the commit
         self.deferred = deferred
         keys = list(self._keys())
@@ -209,14 +201,12 @@ class Schema:
             )
 
     def ids_in(self, column: ColumnElement[Any]) -> ColumnElement[bool]:
-        """Return the condition that `column` is one of the ids in the parameter `IDS`.
+        """Return the condition that `column` is one of the ids in the parameter `IDS`."""
+        return self.language.among(column, IDS)
 
-        One array parameter on PostgreSQL and one JSON text on SQLite: the statement's text, and with it
-        the server's plan and our memory, do not depend on how many there are.
-        """
-        if self.dialect == "sqlite":
-            return column.in_(text("SELECT value FROM json_each(:ids)"))
-        return column == any_(bindparam(IDS, type_=ARRAY(column.type)))
+    def parameters(self, ids: list[Any]) -> dict[str, object]:
+        """Return the parameters of a closure's statements for one batch of ids."""
+        return {IDS: self.language.parameter(ids)}
 
     def closure(self, root: str, key: str, *, without: Collection[str] = ()) -> list[Statement]:
         """Return the statements that remove rows of `root` and all that depends on them, children first.
@@ -311,11 +301,11 @@ class Schema:
         return edge.columns[edge.targets.index(column)]
 
     def _needs_cast(self, edge: Edge) -> bool:
-        return _is_text(edge.values(self.dialect)[0]) != _is_text(edge.parent.c[edge.targets[0]])
+        return _is_text(edge.values(self.language)[0]) != _is_text(edge.parent.c[edge.targets[0]])
 
     def _below(self, edge: Edge, condition: ColumnElement[bool]) -> ColumnElement[bool]:
-        values = edge.values(self.dialect)
-        keys = edge.keys(self.dialect)
+        values = edge.values(self.language)
+        keys = edge.keys(self.language)
         if len(values) == 1:
             return values[0].in_(select(keys[0]).where(condition))
         return tuple_(*values).in_(select(*keys).where(condition))
@@ -330,13 +320,6 @@ class Schema:
         else:
             sql = delete(table).where(condition)
         return Statement(table.name, action, sql, condition)
-
-
-def parameters(dialect: str, ids: list[Any]) -> dict[str, Any]:
-    """Return the parameters of a closure's statements for one batch of ids."""
-    if dialect == "sqlite":
-        return {IDS: json.dumps(ids)}
-    return {IDS: ids}
 
 
 def read(engine: Engine) -> Schema:
@@ -357,7 +340,8 @@ def read_connection(connection: Connection) -> Schema:
         raise UserError(
             "this database holds no MLflow tables", "nothing was changed; check --backend-store-uri"
         )
-    around = _around(connection)
+    language = dialect_of(connection.engine).language
+    around = language.around(connection)
     # what refers to one of MLflow's partitions, if any, refers to the table as well
     partitions = {name for what, _, name, _ in around if what == "partition"}
     metadata.reflect(connection, only=sorted(names - partitions), resolve_fks=True)
@@ -372,29 +356,4 @@ def read_connection(connection: Connection) -> Schema:
             )
         Table(name, metadata, schema=schema, autoload_with=connection)
     deferred = any(what == "deferred" for what, *_ in around)
-    return Schema(metadata, connection.dialect.name, deferred=deferred)
-
-
-def _around(connection: Connection) -> list[tuple[str, str, str, bool]]:
-    """Return (what, schema, table, readable) of what reflection does not tell of a PostgreSQL database.
-
-    "partition": a table of this schema is one; "elsewhere": one of another schema refers to a table of this one;
-    "deferred": one of this schema has a constraint, or what refers to it one, that is checked at the commit.
-    """
-    if connection.dialect.name == "sqlite":
-        return []
-    here = "(SELECT oid FROM pg_namespace WHERE nspname = current_schema())"
-    query = f"""
-        SELECT 'partition', '', relname, true FROM pg_class WHERE relispartition AND relnamespace = {here}
-        UNION ALL
-        SELECT DISTINCT 'elsewhere', n.nspname, c.relname,
-               has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
-        FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-             JOIN pg_class p ON p.oid = k.confrelid
-        WHERE k.contype = 'f' AND NOT c.relispartition AND p.relnamespace = {here} AND n.oid <> {here}
-        UNION ALL
-        SELECT 'deferred', '', conname, true FROM pg_constraint WHERE condeferrable
-    """  # noqa: S608 (nothing of it comes from outside)
-    return [
-        (what, schema, name, readable) for what, schema, name, readable in connection.execute(text(query))
-    ]
+    return Schema(metadata, language, deferred=deferred)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from database.language import Language
     from database.lock import Lock
     from database.others import Others
 
@@ -20,6 +21,11 @@ class Dialect(Protocol):
 
     #: As SQLAlchemy and the manifests of backup sets call it.
     kind: ClassVar[str]
+
+    @property
+    def language(self) -> Language:
+        """How it is spoken to."""
+        ...
 
     def rows(self) -> dict[str, int]:
         """Return the number of rows of every table of MLflow's."""
@@ -39,6 +45,14 @@ class Dialect(Protocol):
 
     def size(self) -> int:
         """Return the bytes that the database takes on disk."""
+        ...
+
+    def has_room(self) -> bool:
+        """Whether it could write more: a real write where its data lies, of which nothing stays.
+
+        Raises:
+            OSError: it cannot, for another reason than a full disk; or DBAPIError.
+        """
         ...
 
     def vacuum(self, tables: list[str], patience: int) -> None:

@@ -28,7 +28,8 @@ from artifacts import StoreError, open_store
 from artifacts.base import OWN, without_password
 from artifacts.s3 import reach
 from console import UserError, note
-from database.connection import connect, sqlite_path
+from database.connection import connect
+from database.dialect import dialect_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -80,7 +81,7 @@ def read(connection: Connection, store: Store) -> Ownership:
     mark = _read_mark(store)
     if mark is None:
         return Ownership("unmarked")
-    own, here = _identity(connection), home(connection)
+    own, here = _identity(connection), dialect_of(connection.engine).language.home(connection)
     connection.rollback()
     named, since = str(mark.get("named", "unknown")), str(mark.get("since", "an unknown time"))
     if own is None or mark.get("database") != own:
@@ -97,18 +98,18 @@ def claim(engine: Engine, store: Store) -> Ownership:
         StoreError: the store cannot be written.
         UserError: this database role may not keep an id.
     """
+    language = dialect_of(engine).language
     try:
         with engine.connect() as connection:
             renew = read(connection, store).state == "moved"
-            if engine.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            language.begin_writing(connection)
             KEPT.create(connection, checkfirst=True)
             own = _identity(connection)
             if own is None or renew:
                 connection.execute(delete(KEPT))
                 own = str(uuid.uuid4())
                 connection.execute(insert(KEPT).values(version_num=own))
-            here = home(connection)
+            here = language.home(connection)
             connection.commit()
     except DBAPIError as error:
         raise UserError(
@@ -187,25 +188,6 @@ def _settle(engine: Engine, store: Store, *, alone: bool) -> None:
             note(f"the artifact destination was not marked: {owner}; see: invoke cleanup --claim")
             return
     claim(engine, store)
-
-
-def home(connection: Connection) -> dict[str, Any]:
-    """Return what tells where a database is from where a copy of it may be.
-
-    PostgreSQL: the numbers of the cluster (one that was promoted has another timeline) and of the database, and the
-    schema. SQLite: the file's path and number.
-    """
-    path = sqlite_path(connection.engine.url)
-    if path is not None:
-        real = path.resolve()
-        return {"file": str(real), "inode": real.stat().st_ino}
-    query = (
-        "SELECT (SELECT system_identifier::text FROM pg_control_system()),"
-        " (SELECT timeline_id FROM pg_control_checkpoint()),"
-        " (SELECT oid::bigint FROM pg_database WHERE datname = current_database()), current_schema()"
-    )
-    system, timeline, database, schema = connection.exec_driver_sql(query).one()
-    return {"system": system, "timeline": timeline, "database": database, "schema": schema}
 
 
 def _identity(connection: Connection) -> str | None:

@@ -1,34 +1,140 @@
-"""PostgreSQL: dumps with the rows counted in the same snapshot, and MLflow's tables replaced at once."""
+"""PostgreSQL, as one side of the protocols in `database.dialect` and `database.language`."""
 
 from __future__ import annotations
 
-import subprocess
-import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sqlalchemy import ARRAY, any_, bindparam, func, text
 from sqlalchemy.exc import DBAPIError
 
-from console import UserError, note, progress, size
+from console import UserError, note
 from database import catalog
+from database.dumping import dump
+from database.language import Around
 from database.lock import Lock, advisory_lock
-from database.programs import find_programs, run
+from database.programs import find_programs
 from database.replacing import load
-from files import sha256, sync
+from disks import is_full
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from sqlalchemy import Engine
+    from sqlalchemy import ColumnElement, Connection, Engine, Select, Table
 
     from database.others import Others
-    from database.programs import Programs
 
 # What a set keeps of a database that has not changed since the last one.
 _SAME = ("schema", "revision", "file", "bytes", "sha256", "rows", "position", "server_version", "identity")
+
+# serialization_failure, deadlock_detected (PostgreSQL manual, appendix A)
+_PASSING = frozenset({"40001", "40P01"})
+# PostgreSQL writes what exceeds work_mem (64 kB is the least) to a file beside its tables (manual, section 19.4.1):
+# a real write, without a row or a record in the log.
+_SPILL = ("SET LOCAL work_mem = '64kB'", "SELECT count(*) FROM generate_series(1, 8000)")
+_HERE = "(SELECT oid FROM pg_namespace WHERE nspname = current_schema())"
+_AROUND = f"""
+    SELECT 'partition', '', relname, true FROM pg_class WHERE relispartition AND relnamespace = {_HERE}
+    UNION ALL
+    SELECT DISTINCT 'elsewhere', n.nspname, c.relname,
+           has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+    FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         JOIN pg_class p ON p.oid = k.confrelid
+    WHERE k.contype = 'f' AND NOT c.relispartition AND p.relnamespace = {_HERE} AND n.oid <> {_HERE}
+    UNION ALL
+    SELECT 'deferred', '', conname, true FROM pg_constraint WHERE condeferrable
+"""  # noqa: S608 (nothing of it comes from outside)
+
+
+class PostgreSQLLanguage:
+    """See `database.language.Language`."""
+
+    one_writer: ClassVar[bool] = False
+    enforces_keys: ClassVar[bool] = True
+    beside_writers: ClassVar[str] = "CONCURRENTLY"
+
+    def among(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+        """See `Language.among`: the parameter is one array."""
+        return column == any_(bindparam(name, type_=ARRAY(column.type)))
+
+    def parameter(self, values: list[Any]) -> list[Any]:
+        """See `Language.parameter`."""
+        return values
+
+    def json_text(self, column: ColumnElement[Any], key: str) -> ColumnElement[Any]:
+        """See `Language.json_text`: by a pattern, for text that is no JSON is an error to a cast."""
+        return func.substring(column, '"' + key.replace(".", "[.]") + '": *"([^"]*)"')
+
+    def locking(self, query: Select[Any], table: Table) -> Select[Any]:
+        """See `Language.locking`."""
+        return query.with_for_update(of=table)
+
+    def begin_writing(self, connection: Connection, patience: int = 0) -> None:
+        """See `Language.begin_writing`: the driver begins with the first statement."""
+        if patience:
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{patience}s'")
+
+    @contextmanager
+    def patience(self, connection: Connection, seconds: int) -> Iterator[None]:
+        """See `Language.patience`."""
+        connection.exec_driver_sql(f"SET lock_timeout = '{seconds}s'")
+        try:
+            yield
+        finally:
+            connection.exec_driver_sql("RESET lock_timeout")
+
+    def passes(self, error: DBAPIError) -> bool:
+        """See `Language.passes`."""
+        return getattr(error.orig, "pgcode", None) in _PASSING
+
+    def missing_right(self, connection: Connection, needed: Sequence[tuple[str, str]]) -> str | None:
+        """See `Language.missing_right`."""
+        # names as they are written in SQL: "Mixed case" needs its quotes
+        query = text(
+            "SELECT needed, name"
+            " FROM unnest(CAST(:rights AS text[]), CAST(:names AS text[])) AS needs (needed, name)"
+            " WHERE NOT has_table_privilege(quote_ident(name), needed) ORDER BY needed, name LIMIT 1"
+        )
+        rights, names = [right for right, _ in needed], [name for _, name in needed]
+        missing = connection.execute(query, {"rights": rights, "names": names}).first()
+        return f"{missing[0]} in {missing[1]}" if missing else None
+
+    def around(self, connection: Connection) -> list[Around]:
+        """See `Language.around`."""
+        return [Around(*row) for row in connection.execute(text(_AROUND))]
+
+    def about_rows(self, connection: Connection, tables: set[str]) -> dict[str, int]:
+        """See `Language.about_rows`."""
+        # reltuples is -1 before the first ANALYZE; the file's size is always known
+        estimate = text(
+            "SELECT name, greatest(reltuples, pg_relation_size(oid) / 200)"
+            " FROM unnest(CAST(:names AS text[])) AS name JOIN pg_class ON oid = to_regclass(quote_ident(name))"
+        )
+        return {name: int(rows) for name, rows in connection.execute(estimate, {"names": sorted(tables)})}
+
+    def indexes(self, connection: Connection, prefix: str) -> list[str]:
+        """See `Language.indexes`."""
+        query = (
+            "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE c.relkind = 'i' AND left(c.relname, :n) = :prefix"
+        )
+        return list(connection.execute(text(query), {"n": len(prefix), "prefix": prefix}).scalars())
+
+    def home(self, connection: Connection) -> dict[str, Any]:
+        """See `Language.home`.
+
+        The numbers of the cluster (one that was promoted has another timeline) and of the database, and the schema.
+        """
+        query = (
+            "SELECT (SELECT system_identifier::text FROM pg_control_system()),"
+            " (SELECT timeline_id FROM pg_control_checkpoint()),"
+            " (SELECT oid::bigint FROM pg_database WHERE datname = current_database()), current_schema()"
+        )
+        system, timeline, database, schema = connection.exec_driver_sql(query).one()
+        return {"system": system, "timeline": timeline, "database": database, "schema": schema}
 
 
 @dataclass(frozen=True)
@@ -37,6 +143,7 @@ class PostgreSQL:
 
     engine: Engine
     kind: ClassVar[str] = "postgresql"
+    language: ClassVar[PostgreSQLLanguage] = PostgreSQLLanguage()
 
     def rows(self) -> dict[str, int]:
         """See `Dialect.rows`."""
@@ -63,6 +170,18 @@ class PostgreSQL:
         with self.engine.connect() as connection:  # PostgreSQL manual, section 9.28.7
             query = "SELECT pg_database_size(current_database())"
             return int(connection.exec_driver_sql(query).scalar_one())
+
+    def has_room(self) -> bool:
+        """See `Dialect.has_room`."""
+        try:
+            with self.engine.begin() as connection:
+                for statement in _SPILL:
+                    connection.exec_driver_sql(statement)
+        except DBAPIError as error:
+            if is_full(error):
+                return False
+            raise
+        return True
 
     def vacuum(self, tables: list[str], patience: int) -> None:
         """See `Dialect.vacuum`; each table is locked while it is rewritten (PostgreSQL manual, section 24.1.2)."""
@@ -110,83 +229,3 @@ class PostgreSQL:
             )
         programs = find_programs(version, pg_command)
         load(self.engine, programs, source, part["rows"], owners=part.get("identity") == here, ready=ready)
-
-
-def dump(engine: Engine, programs: Programs, target: Path) -> dict[str, Any]:
-    """Write ``pg_dump -Fc`` of the database, and count its rows in the same snapshot.
-
-    Args:
-        engine: to the database.
-        programs: from `find_programs`.
-        target: the file to write.
-
-    Returns:
-        The manifest's part about it: ``schema``, ``revision``, ``file``, ``bytes``, ``sha256``, ``rows``, ``position``.
-
-    Raises:
-        UserError: pg_dump failed; its own message is in it.
-    """
-    with engine.connect() as connection:
-        # asked before the snapshot: what is written in between counts as changed, never as unchanged
-        where = catalog.position(connection)
-    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-        connection.exec_driver_sql("SET TRANSACTION READ ONLY")
-        snapshot = connection.exec_driver_sql("SELECT pg_export_snapshot()").scalar_one()
-        schema = catalog.current_schema(connection)
-        options = ["--format=custom", f"--schema={schema}", f"--snapshot={snapshot}", "--no-password"]
-        options += [
-            f'--exclude-table="{schema}"."{name}"' for _, name in catalog.others(connection).relations
-        ]
-        argv = programs.argv("pg_dump", engine.url, *options)
-        with (
-            target.open("wb") as output,
-            run(argv, engine.url, stdin=subprocess.DEVNULL, stdout=output) as job,
-        ):
-            rows, revision = catalog.count_rows(connection), catalog.revision(connection)
-            with progress("pg_dump", sum(rows.values()), "rows") as step, _Dumped(engine, rows) as dumped:
-                while job.process.poll() is None:
-                    if step.due():
-                        step.at(dumped.rows(), f"{size(target.stat().st_size)} written")
-                    time.sleep(0.05)
-                step.at(step.total, f"{size(target.stat().st_size)} written")
-            job.check()
-    sync(target)
-    return {
-        "schema": schema,
-        "revision": revision,
-        "file": target.name,
-        "bytes": target.stat().st_size,
-        "sha256": sha256(target),
-        "rows": rows,
-        "position": where,
-    }
-
-
-class _Dumped:
-    """Counts the rows that a running pg_dump has written (PostgreSQL manual, "COPY Progress Reporting")."""
-
-    _QUERY = (
-        "SELECT relid::regclass::text, tuples_processed FROM pg_stat_progress_copy"
-        " WHERE datname = current_database() AND command = 'COPY TO' AND relid <> 0"
-    )
-
-    def __init__(self, engine: Engine, rows: Mapping[str, int]) -> None:
-        # a session of its own: inside a transaction the answer would stay the same
-        self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        self._rows, self._seen = rows, dict[str, int]()
-
-    def __enter__(self) -> _Dumped:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-
-    def rows(self) -> int:
-        """Return the rows of the tables that were seen to be copied, and of the present one so far."""
-        try:
-            now: dict[str, int] = dict(self._connection.exec_driver_sql(self._QUERY).tuples().all())
-        except DBAPIError:  # PostgreSQL 13 does not tell
-            now = dict[str, int]()
-        done = {name: self._rows.get(name.strip('"'), 0) for name in self._seen if name not in now}
-        self._seen |= done | now
-        return sum(self._seen.values())

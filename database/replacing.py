@@ -168,7 +168,7 @@ def load(
     Args:
         engine: to the database.
         programs: from `database.programs.find_programs`.
-        source: what `database.postgresql.dump` wrote; its hash has been checked.
+        source: what `database.dumping.dump` wrote; its hash has been checked.
         rows: the number of rows that each of its tables has.
         owners: keep owners and grants; right for the very database that was dumped.
         ready: called before the transaction is committed; what it raises undoes everything.

@@ -1,235 +1,103 @@
-"""SQLite: consistent copies of a live database, and replacing its content in one transaction."""
+"""SQLite, as one side of the protocols in `database.dialect` and `database.language`."""
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
 import sqlite3
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from console import UserError, progress
+from sqlalchemy import case, func, text
+
+from console import UserError
+from database import sqlitefile
 from database.connection import sqlite_path
 from database.lock import Lock, lock_beside
-from database.others import Key, Others
-from database.revision import is_listed
-from database.tables import AUTH, AUTH_REVISION, REVISION, linked, own
-from files import require_room, sha256, sync
+from database.tables import AUTH, AUTH_REVISION
+from disks import has_room
+from files import require_room, sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
-    from sqlalchemy import Engine
+    from sqlalchemy import ColumnElement, Connection, Engine, Select, Table
+    from sqlalchemy.exc import DBAPIError
 
-_PAGES = 2048  # pages copied between two looks at the clock
-
-
-def open_database(path: Path, *, wait_seconds: float = 20) -> sqlite3.Connection:
-    """Open a SQLite file in autocommit mode."""
-    return sqlite3.connect(path, isolation_level=None, timeout=wait_seconds)
+    from database.language import Around
+    from database.others import Others
 
 
-def journal_mode(path: Path) -> str:
-    """Return ``wal`` or ``delete``; the file format keeps only whether it is WAL."""
-    with path.open("rb") as file:
-        return "wal" if file.read(20)[18:20] == b"\x02\x02" else "delete"
+class SQLiteLanguage:
+    """See `database.language.Language`."""
 
+    one_writer: ClassVar[bool] = True
+    enforces_keys: ClassVar[bool] = False  # only for who asks for it, which MLflow did not always
+    beside_writers: ClassVar[str] = ""
 
-@contextmanager
-def exclusive(path: Path, *, wait_seconds: float = 5) -> Iterator[sqlite3.Connection]:
-    """Hold a SQLite file so that no other process reads or writes it, also between transactions.
+    def among(self, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+        """See `Language.among`: the parameter is one JSON text."""
+        return column.in_(text(f"SELECT value FROM json_each(:{name})"))  # noqa: S608 (ours)
 
-    ``PRAGMA locking_mode = EXCLUSIVE`` keeps the file lock (SQLite documentation, "Pragma statements"); live
-    servers get "database is locked" meanwhile. In WAL mode it needs every other connection to be closed.
+    def parameter(self, values: list[Any]) -> str:
+        """See `Language.parameter`."""
+        return json.dumps(values)
 
-    Raises:
-        UserError: another process is using it.
-    """
-    with closing(open_database(path, wait_seconds=wait_seconds)) as connection:
-        try:
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("BEGIN EXCLUSIVE")
-            connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) and "busy" not in str(error):
-                raise
-            raise UserError(
-                f"{path} is in use by {users(path) or 'another process'}", "stop it first"
-            ) from None
-        yield connection
+    def json_text(self, column: ColumnElement[Any], key: str) -> ColumnElement[Any]:
+        """See `Language.json_text`."""
+        valid = case((func.json_valid(column) == 1, column))  # text that is no JSON is an error to SQLite
+        return func.json_extract(valid, f'$."{key}"')
 
+    def locking(self, query: Select[Any], table: Table) -> Select[Any]:
+        """See `Language.locking`: who may write has all of the database."""
+        del table
+        return query
 
-def users(path: Path) -> str:
-    """Return the processes of this host that have the file open, empty if the system does not tell."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*/fd"):
-        try:
-            if int(folder.parent.name) == os.getpid():
-                continue
-            if any(link.readlink() == path for link in folder.iterdir()):
-                name = (folder.parent / "comm").read_text().strip()
-                found.append(f"process {folder.parent.name} ({name})")
-        except OSError:
-            continue
-    return ", ".join(found)
+    def begin_writing(self, connection: Connection, patience: int = 0) -> None:
+        """See `Language.begin_writing`: the driver itself would begin at the first write, after what was read."""
+        del patience
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
+    @contextmanager
+    def patience(self, connection: Connection, seconds: int) -> Iterator[None]:
+        """See `Language.patience`: a connection to SQLite has its own from the start."""
+        del connection, seconds
+        yield
 
-def copy(source: sqlite3.Connection, target: Path, what: str) -> None:
-    """Copy a database through SQLite's online backup, consistent also while others write, and check the copy.
+    def passes(self, error: DBAPIError) -> bool:
+        """See `Language.passes`."""
+        return "database is locked" in str(error.orig)
 
-    Args:
-        source: an open connection; a read transaction keeps writers from making the copy start over.
-        target: a file that does not exist yet.
-        what: for the progress line.
+    def missing_right(self, connection: Connection, needed: Sequence[tuple[str, str]]) -> None:
+        """See `Language.missing_right`: a file that may not be written says so itself, whatever the table."""
+        del needed
+        connection.exec_driver_sql("DELETE FROM runs WHERE 0 = 1")
+        connection.rollback()
 
-    Raises:
-        UserError: the copy (so, the source) is damaged.
-        sqlite3.OperationalError: for example "database or disk is full".
-    """
-    source.execute("BEGIN")
-    try:
-        source.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        with closing(open_database(target)) as connection:
-            _pages(source, connection, what)
-            connection.execute("PRAGMA journal_mode = DELETE")  # one file, no -wal beside it
-            check(connection, target)
-    finally:
-        source.execute("ROLLBACK")
-    sync(target)
+    def around(self, connection: Connection) -> list[Around]:
+        """See `Language.around`: there is nothing but the file."""
+        del connection
+        return []
 
+    def about_rows(self, connection: Connection, tables: set[str]) -> dict[str, int]:
+        """See `Language.about_rows`."""
+        return {
+            table: int(connection.execute(text(f'SELECT max(rowid) FROM "{table}"')).scalar() or 0)  # noqa: S608
+            for table in tables
+        }
 
-def replace_content(database: sqlite3.Connection, new: Path, what: str, mode: str = "delete") -> None:
-    """Replace the whole content of an open database by that of the file `new`, in one transaction.
+    def indexes(self, connection: Connection, prefix: str) -> list[str]:
+        """See `Language.indexes`."""
+        query = "SELECT name FROM sqlite_master WHERE type = 'index' AND substr(name, 1, :n) = :prefix"
+        return list(connection.execute(text(query), {"n": len(prefix), "prefix": prefix}).scalars())
 
-    A crash or a full disk in the middle leaves the old content: SQLite rolls its journal back.
-
-    Args:
-        database: held by `exclusive`.
-        new: a checked copy.
-        what: for the progress line.
-        mode: the journal mode to end with.
-    """
-    database.execute("PRAGMA journal_mode = DELETE")  # a WAL target would have to have the same page size
-    with closing(open_database(new)) as source:
-        _pages(source, database, what)
-    if mode == "wal":
-        database.execute("PRAGMA journal_mode = WAL")
-
-
-def _pages(source: sqlite3.Connection, target: sqlite3.Connection, what: str) -> None:
-    page_size = source.execute("PRAGMA page_size").fetchone()[0]
-    with progress(what) as step:
-
-        def show(_status: int, remaining: int, total: int) -> None:
-            step.total = total * page_size
-            step.at((total - remaining) * page_size)
-
-        source.backup(target, pages=_PAGES, progress=show)
-
-
-def check(connection: sqlite3.Connection, path: Path) -> None:
-    """Make sure that a database is sound.
-
-    Raises:
-        UserError: SQLite's own check finds damage.
-    """
-    result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if result != "ok":
-        raise UserError(
-            f"the database {path} is damaged: {result}", "try: sqlite3 OLD.db .recover | sqlite3 NEW.db"
-        )
-
-
-def table_names(connection: sqlite3.Connection) -> list[str]:
-    """Return the name of every table."""
-    query = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
-    return [name for (name,) in connection.execute(query) if not name.startswith("sqlite_")]
-
-
-def revision(connection: sqlite3.Connection) -> str | None:
-    """Return the revision of MLflow's schema; None where there is none, or more than one."""
-    if REVISION not in table_names(connection):
-        return None
-    found = connection.execute(f"SELECT version_num FROM {REVISION}").fetchall()  # noqa: S608
-    return str(found[0][0]) if len(found) == 1 else None
-
-
-def own_tables(connection: sqlite3.Connection) -> list[str]:
-    """Return the tables of MLflow's; see `database.tables`."""
-    names = table_names(connection)
-    mine = own(names)
-    if is_listed(revision(connection)):
-        return mine
-    tied = linked(mine, [(key.table, key.refers_to) for key in _foreign_keys(connection, names)])
-    return [name for name in names if name in tied]
-
-
-def others(connection: sqlite3.Connection) -> Others:
-    """Return what a database holds beside MLflow's tables. A view is its text here, and stays as it is."""
-    mine = own_tables(connection)
-    query = "SELECT upper(type), name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name"
-    names = [(kind, name) for kind, name in connection.execute(query) if not name.startswith("sqlite_")]
-    relations = tuple((kind, name) for kind, name in names if kind != "TABLE" or name not in mine)
-    keys = _foreign_keys(connection, [name for kind, name in relations if kind == "TABLE"])
-    return Others(
-        relations,
-        tuple(key for key in keys if key.refers_to in mine),
-        newer=tuple(name for name in mine if name not in own(mine)),
-    )
-
-
-def _foreign_keys(connection: sqlite3.Connection, tables: list[str]) -> list[Key]:
-    return [
-        Key(f"{row[0]} ({row[3]})", table, row[2])
-        for table in tables
-        for row in connection.execute(f'PRAGMA foreign_key_list("{table}")').fetchall()
-    ]
-
-
-def keep_others(old: sqlite3.Connection, beside: Others, new: Path) -> None:
-    """Copy what a database holds beside MLflow's tables into the one that shall take its place.
-
-    Args:
-        old: an open connection to the database.
-        beside: what `others` says of it.
-        new: a file of its own; what it has of the same names goes.
-
-    Raises:
-        UserError: a virtual table cannot be copied.
-    """
-    names = [name for _, name in beside.relations]
-    marks = ", ".join("?" * len(names))
-    query = (
-        f"SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name IN ({marks})"  # noqa: S608
-        " ORDER BY CASE type WHEN 'table' THEN 0 WHEN 'index' THEN 1 WHEN 'view' THEN 2 ELSE 3 END, rowid"
-    )
-    with closing(open_database(new)) as connection:
-        connection.execute("BEGIN")
-        for kind, name in beside.relations:
-            connection.execute(f'DROP {kind} IF EXISTS "{name}"')
-        for kind, name, _, statement in old.execute(query, names).fetchall():
-            if statement.upper().startswith("CREATE VIRTUAL"):
-                raise UserError(
-                    f"table {name} is not MLflow's and is a virtual one, which cannot be kept",
-                    "move it to a database of its own; nothing was changed",
-                )
-            connection.execute(statement)
-            if kind == "table":
-                columns = [row[1] for row in old.execute(f'PRAGMA table_info("{name}")')]
-                quoted = ", ".join(f'"{column}"' for column in columns)
-                rows = old.execute(f'SELECT {quoted} FROM "{name}"')  # noqa: S608
-                holders = ", ".join("?" * len(columns))
-                connection.executemany(f'INSERT INTO "{name}" ({quoted}) VALUES ({holders})', rows)  # noqa: S608
-        connection.execute("COMMIT")
-
-
-def count_rows(connection: sqlite3.Connection) -> dict[str, int]:
-    """Return the number of rows of every table of MLflow's."""
-    names = own_tables(connection)
-    return {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}  # noqa: S608
+    def home(self, connection: Connection) -> dict[str, Any]:
+        """See `Language.home`: the file's path and number."""
+        real = SQLite(connection.engine).path.resolve()
+        return {"file": str(real), "inode": real.stat().st_ino}
 
 
 @dataclass(frozen=True)
@@ -238,12 +106,13 @@ class SQLite:
 
     Attributes:
         engine: to the database.
-        held: an open connection that `dump` copies from instead of a new one, while the file is held by `exclusive`.
+        held: an open connection that `dump` copies from instead of a new one, while `exclusive` holds the file.
     """
 
     engine: Engine
     held: sqlite3.Connection | None = None
     kind: ClassVar[str] = "sqlite"
+    language: ClassVar[SQLiteLanguage] = SQLiteLanguage()
 
     @property
     def path(self) -> Path:
@@ -254,23 +123,23 @@ class SQLite:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(open_database(self.path)) as connection:
+        with closing(sqlitefile.open_database(self.path)) as connection:
             yield connection
 
     def rows(self) -> dict[str, int]:
         """See `Dialect.rows`."""
         with self._open() as connection:
-            return count_rows(connection)
+            return sqlitefile.count_rows(connection)
 
     def users(self) -> list[str]:
         """See `Dialect.users`: processes of this host, where the system tells."""
-        using = users(self.path)
+        using = sqlitefile.users(self.path)
         return using.split(", ") if using else []
 
     def others(self) -> Others:
         """See `Dialect.others`."""
         with self._open() as connection:
-            return others(connection)
+            return sqlitefile.others(connection)
 
     def identity(self) -> dict[str, Any] | None:
         """See `Dialect.identity`: a file has none."""
@@ -280,6 +149,10 @@ class SQLite:
         """See `Dialect.size`."""
         parts = (self.path, self.path.with_name(f"{self.path.name}-wal"))
         return sum(part.stat().st_size for part in parts if part.exists())
+
+    def has_room(self) -> bool:
+        """See `Dialect.has_room`: for the file, and for the journal beside it."""
+        return has_room(self.path.parent)
 
     def vacuum(self, tables: list[str], patience: int) -> None:
         """See `Dialect.vacuum`: the whole file is rewritten."""
@@ -302,9 +175,9 @@ class SQLite:
         require_room(folder, self.path.stat().st_size, "a copy of the database")
         try:
             with self._open() as own:
-                copy(self.held or own, target, "copying the database")
-            with closing(open_database(target)) as copied:
-                rows, at = count_rows(copied), revision(copied)
+                sqlitefile.copy(self.held or own, target, "copying the database")
+            with closing(sqlitefile.open_database(target)) as copied:
+                rows, at = sqlitefile.count_rows(copied), sqlitefile.revision(copied)
         except sqlite3.OperationalError as error:
             raise UserError(
                 f"cannot copy {self.path}: {error}",
@@ -316,7 +189,7 @@ class SQLite:
             "bytes": target.stat().st_size,
             "sha256": sha256(target),
             "rows": rows,
-            "journal_mode": journal_mode(self.path),
+            "journal_mode": sqlitefile.journal_mode(self.path),
         }
 
     def replace(
@@ -329,8 +202,8 @@ class SQLite:
         require_room(path.parent, source.stat().st_size, "the restored database")
         ready()
         try:
-            with exclusive(path) as database, _with_others(path, part, database, source) as whole:
-                replace_content(database, whole, "restoring the database", part["journal_mode"])
+            with sqlitefile.exclusive(path) as database, _with_others(path, part, database, source) as whole:
+                sqlitefile.replace_content(database, whole, "restoring the database", part["journal_mode"])
         except (sqlite3.OperationalError, OSError) as error:
             raise UserError(f"cannot restore to {path}: {error}", "the database is as it was") from None
 
@@ -340,11 +213,11 @@ def _with_others(
     path: Path, part: Mapping[str, Any], database: sqlite3.Connection, source: Path
 ) -> Iterator[Path]:
     """Give a database that was dumped with what the present one holds beside MLflow's tables."""
-    beside = others(database)
+    beside = sqlitefile.others(database)
     beside.refuse_keys()
     if AUTH_REVISION not in part["rows"]:  # who may log in is not for a dump without it to say
         users = AUTH | {AUTH_REVISION}
-        kept = tuple(("TABLE", name) for name in own_tables(database) if name in users)
+        kept = tuple(("TABLE", name) for name in sqlitefile.own_tables(database) if name in users)
         beside = replace(beside, relations=beside.relations + kept)
     if not beside.relations:
         yield source
@@ -352,7 +225,7 @@ def _with_others(
     work = path.with_name(f"{path.name}.restoring")
     try:
         shutil.copyfile(source, work)
-        keep_others(database, beside, work)
+        sqlitefile.keep_others(database, beside, work)
         yield work
     finally:
         for suffix in ("", "-journal"):

@@ -17,7 +17,7 @@ from sqlalchemy import MetaData, inspect
 from sqlalchemy.exc import DBAPIError
 
 from console import UserError, note, progress
-from database import catalog, sqlite
+from database import catalog, sqlitefile
 from database.connection import connect
 from database.replacing import clear
 from database.schema import run_migration
@@ -54,12 +54,12 @@ def copy_tables(source: Path, engine: Engine, views: bytes, ready: Callable[[], 
         with stage.begin() as connection:
             connection.exec_driver_sql(f"CREATE SCHEMA {STAGE}")
         run_migration(stage, lambda _done, _total, _step: None)
-        with closing(sqlite.open_database(source)) as database:
+        with closing(sqlitefile.open_database(source)) as database:
             with stage.begin() as connection:
                 _fill(database, connection)
             ready()
             with stage.begin() as connection:
-                _swap(connection, sqlite.count_rows(database), target, views)
+                _swap(connection, sqlitefile.count_rows(database), target, views)
     except (
         DBAPIError,
         psycopg2.Error,
@@ -85,11 +85,11 @@ def _fill(database: sqlite3.Connection, connection: Connection) -> None:
     """Copy every table, in the order of their foreign keys."""
     metadata = MetaData()
     metadata.reflect(connection)
-    rows = sqlite.count_rows(database)
+    rows = sqlitefile.count_rows(database)
     unknown = sorted(table for table in rows if rows[table] and table not in metadata.tables)
     if unknown:
         raise UserError(f"the backup holds tables that MLflow does not have: {', '.join(unknown)}")
-    if beside := [name for _, name in sqlite.others(database).relations]:
+    if beside := [name for _, name in sqlitefile.others(database).relations]:
         note(f"left in the backup, for they are not MLflow's: {', '.join(beside)}")
     # what the migrations themselves have put there
     names = ", ".join(f'"{table}"' for table in metadata.tables)

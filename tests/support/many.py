@@ -118,7 +118,7 @@ def broken(world: World, ids: list[str]) -> list[str]:
 def cleanup_in_small_batches(argv: list[str], env: dict[str, str], begun: Event) -> None:
     """Be a cleanup process that has many moments to be killed at, and says when the first of them comes."""
     os.environ.update(env)
-    execution.SQLITE_BATCH = execution.POSTGRESQL_BATCH = 10
+    execution.ONE_WRITER_BATCH = execution.LARGEST_BATCH = 10
     really = execution.execute
 
     def execute(*words: Any, **flags: Any) -> Report:

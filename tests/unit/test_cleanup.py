@@ -13,6 +13,7 @@ from cleanup.schedule import next_time
 from cleanup.schema import Schema
 from cleanup.usage import Usage, as_html, as_json
 from console import UserError
+from database.sqlite import SQLiteLanguage
 
 RUN = "0123456789abcdef0123456789abcdef"
 
@@ -115,7 +116,7 @@ def test_references_that_differ_in_a_value_alone_are_each_deleted() -> None:
     Table("runs", metadata, Column("run_uuid", String, primary_key=True))
     names = ("source_type", "source_id", "destination_type", "destination_id")
     Table("inputs", metadata, *(Column(name, String, primary_key=True) for name in names))
-    statements = Schema(metadata, "sqlite").closure("runs", "run_uuid")
+    statements = Schema(metadata, SQLiteLanguage()).closure("runs", "run_uuid")
     kinds = {
         value
         for statement in statements

@@ -90,18 +90,18 @@ def test_a_sqlite_migration_killed_while_it_is_put_in_place_changes_nothing(
     uri = old_database("2.9.2", "sqlite")
     before = dump(uri)
     script = """
-from database import sqlite
+from database import sqlitefile
 from backups import migrate
-sqlite._PAGES = 10
-replace = sqlite.replace_content
+sqlitefile._PAGES = 10
+replace = sqlitefile.replace_content
 def killed(*args):
-    sqlite.progress = lambda what: Bar()
+    sqlitefile.progress = lambda what: Bar()
     replace(*args)
 class Bar:
     __enter__ = lambda self: self
     __exit__ = lambda *_: None
     at = die_at(5)
-sqlite.replace_content = killed
+sqlitefile.replace_content = killed
 migrate.migrate(sys.argv[1], Path(sys.argv[2]))
 """
     run_until_killed(script, uri, tmp_path / "sets")
@@ -138,7 +138,7 @@ PATCHES = {
     "while pg_restore is loaded": "database.replacing as m; m.CHUNK = 5000; m.progress = lambda *_: Bar()",
     "while rows are copied": "database.tablecopy as m; m._BATCH = 10; m.progress = lambda *_: Bar()",
     "before the tables are swapped": "database.tablecopy as m; m._swap = die",
-    "while pages are copied": "database.sqlite as m; m._PAGES = 10; m.progress = lambda what: Bar()",
+    "while pages are copied": "database.sqlitefile as m; m._PAGES = 10; m.progress = lambda what: Bar()",
 }
 
 
@@ -353,9 +353,9 @@ def test_a_backup_killed_during_the_dump_leaves_no_set(
     uri = old_database("3.15.1", kind)
     before = dump(uri)
     script = """
-from database import catalog, sqlite
+from database import catalog, sqlitefile
 from backups import backup
-catalog.count_rows = sqlite.check = die
+catalog.count_rows = sqlitefile.check = die
 backup.back_up(sys.argv[1], Path(sys.argv[2]))
 """
     run_until_killed(script, uri, tmp_path / "sets")
