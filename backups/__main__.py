@@ -33,7 +33,7 @@ def _uri(request: Migrate | Backup | Restore) -> str:
 
 def _migrate(request: Migrate) -> int:
     from backups import migrate
-    from database.connection import redact
+    from database.address import redact
     from database.revision import refusal
 
     uri = _uri(request)

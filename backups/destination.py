@@ -12,7 +12,7 @@ from artifacts import StoreError, open_store
 from artifacts.base import OWN
 from artifacts.local import LocalStore
 from console import UserError, note
-from database.connection import redact
+from database.address import redact
 from database.locations import outside
 
 if TYPE_CHECKING:

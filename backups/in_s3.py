@@ -22,7 +22,7 @@ from artifacts import StoreError
 from artifacts.s3 import S3Store, s3_client
 from backups import sets
 from console import UserError, note
-from database.connection import redact
+from database.address import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

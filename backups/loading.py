@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from backups import sets
 from console import UserError, note
 from database import catalog, sqlitefile
-from database.connection import connect, redact
+from database.address import redact
+from database.connection import connect
 from database.dialect import dialect_of
 from database.programs import find_programs
 from database.replacing import views_of

@@ -12,7 +12,8 @@ from backups.backup import write_set
 from backups.loading import load_set
 from console import Progress, UserError, note
 from database import catalog, sqlite, sqlitefile
-from database.connection import connect, driver_errors, redact
+from database.address import redact
+from database.connection import connect, driver_errors
 from database.dialect import dialect_of, maintenance_lock
 from database.revision import Schema, Step, refusal
 from database.schema import KEPT, read_schema, run_migration

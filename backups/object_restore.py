@@ -15,7 +15,7 @@ from backups.destination import artifacts_in, store_errors, threads
 from backups.parallel import in_parallel
 from backups.sets import entries
 from console import UserError, note, progress, size
-from database.connection import redact
+from database.address import redact
 from files import require_room
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from backups import sets
 from backups.backup import write_set
 from backups.loading import check_known, check_pair, load_set
 from console import UserError, note, size
-from database.connection import connect, driver_errors, is_missing, normalize, redact
+from database.address import normalize, redact
+from database.connection import connect, driver_errors, is_missing
 from database.dialect import dialect_of, maintenance_lock
 from database.inspection import source_of
 from database.locations import move

@@ -138,7 +138,7 @@ def _may_claim(plan: Plan, *, yes: bool) -> bool:
 
 def _check_schema(engine: Engine) -> None:
     """Say when the schema is not one that this was tested on, and refuse what is no MLflow database."""
-    from database.connection import redact
+    from database.address import redact
     from database.revision import inspect_schema, refusal, released_version
 
     with engine.connect() as connection:

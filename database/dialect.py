@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from sqlalchemy import Engine
+    from sqlalchemy import URL, Engine
 
+    from console import UserError
     from database.language import Language
     from database.lock import Lock
     from database.others import Others
@@ -21,6 +22,31 @@ class Dialect(Protocol):
 
     #: As SQLAlchemy and the manifests of backup sets call it.
     kind: ClassVar[str]
+
+    def __init__(self, engine: Engine) -> None: ...
+
+    @staticmethod
+    def file(url: URL) -> Path | None:
+        """Return the file that a database is; None where a server keeps it."""
+        ...
+
+    @classmethod
+    def open(cls, url: URL, *, create: bool, foreign_keys: bool, lock_timeout: int, schema: str) -> Engine:
+        """Return an engine whose database need not have answered; see `database.connection.connect`."""
+        ...
+
+    def knock(self) -> None:
+        """Have the database answer.
+
+        Raises:
+            DBAPIError: it does not, or says that it cannot be used; `explain` tells why.
+        """
+        ...
+
+    @staticmethod
+    def explain(refusal: str, url: URL) -> UserError:
+        """Turn a driver's first refusal into what is wrong and what to type next."""
+        ...
 
     @property
     def language(self) -> Language:
@@ -107,13 +133,22 @@ class Dialect(Protocol):
         ...
 
 
-def dialect_of(engine: Engine) -> Dialect:
-    """Return the database of an engine."""
+def kind_of(url: URL) -> type[Dialect]:
+    """Return what databases of an address are.
+
+    Args:
+        url: from `database.address.normalize`.
+    """
     from database.postgresql import PostgreSQL
     from database.sqlite import SQLite
 
-    kinds: dict[str, Callable[[Engine], Dialect]] = {kind.kind: kind for kind in (PostgreSQL, SQLite)}
-    return kinds[engine.url.get_backend_name()](engine)
+    kinds: dict[str, type[Dialect]] = {PostgreSQL.kind: PostgreSQL, SQLite.kind: SQLite}
+    return kinds[url.get_backend_name()]
+
+
+def dialect_of(engine: Engine) -> Dialect:
+    """Return the database of an engine."""
+    return kind_of(engine.url)(engine)
 
 
 def maintenance_lock(engine: Engine, purpose: str, wait_seconds: float = 0) -> AbstractContextManager[Lock]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import SQLAlchemyError
 
 from console import UserError
-from database.connection import APPLICATION_NAME
+from database.sessions import APPLICATION_NAME
 from files import Holder, file_lock, myself, wait_for_lock
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from sqlalchemy import ARRAY, any_, bindparam, func, text
 from sqlalchemy.exc import DBAPIError
 
 from console import UserError, note
-from database import catalog
+from database import catalog, sessions
 from database.dumping import dump
 from database.language import Around
 from database.lock import Lock, advisory_lock
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from sqlalchemy import ColumnElement, Connection, Engine, Select, Table
+    from sqlalchemy import URL, ColumnElement, Connection, Engine, Select, Table
 
     from database.others import Others
 
@@ -144,6 +144,27 @@ class PostgreSQL:
     engine: Engine
     kind: ClassVar[str] = "postgresql"
     language: ClassVar[PostgreSQLLanguage] = PostgreSQLLanguage()
+
+    @staticmethod
+    def file(url: URL) -> None:
+        """See `Dialect.file`."""
+        del url
+
+    @classmethod
+    def open(cls, url: URL, *, create: bool, foreign_keys: bool, lock_timeout: int, schema: str) -> Engine:
+        """See `Dialect.open`."""
+        del create, foreign_keys
+        return sessions.open_sessions(url, lock_timeout, schema)
+
+    def knock(self) -> None:
+        """See `Dialect.knock`: that a session begins is the answer."""
+        with self.engine.connect():
+            pass
+
+    @staticmethod
+    def explain(refusal: str, url: URL) -> UserError:
+        """See `Dialect.explain`."""
+        return sessions.explain(refusal, url)
 
     def rows(self) -> dict[str, int]:
         """See `Dialect.rows`."""

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from console import UserError
-from database.connection import APPLICATION_NAME, redact
+from database.address import redact
 from database.installed import installed
+from database.sessions import APPLICATION_NAME
 from flags import PG_BIN_VARIABLE
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from console import UserError, progress
 from database.catalog import current_schema, other_sessions, others, own_tables
-from database.connection import NO_TIMEOUTS
 from database.programs import run
+from database.sessions import NO_TIMEOUTS
 from database.tables import AUTH, AUTH_REVISION, ROUTINES
 from files import CHUNK
 

@@ -9,7 +9,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from console import UserError, note
-from database.connection import connect, redact
+from database.address import redact
+from database.connection import connect
 from database.dialect import maintenance_lock
 from database.revision import Schema, Step, inspect_schema, mlflow_folder, refusal
 from process.loading import loading

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlalchemy import case, func, text
+from sqlalchemy import case, create_engine, event, func, text
 
 from console import UserError
 from database import sqlitefile
-from database.connection import sqlite_path
 from database.lock import Lock, lock_beside
 from database.tables import AUTH, AUTH_REVISION
-from disks import has_room
+from disks import has_room, writes_to
 from files import require_room, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
-    from sqlalchemy import ColumnElement, Connection, Engine, Select, Table
+    from sqlalchemy import URL, ColumnElement, Connection, Engine, Select, Table
     from sqlalchemy.exc import DBAPIError
 
     from database.language import Around
     from database.others import Others
+
+BUSY_TIMEOUT = 20_000  # milliseconds, what MLflow's own sessions use (mlflow.store.db.utils)
 
 
 class SQLiteLanguage:
@@ -114,12 +116,45 @@ class SQLite:
     kind: ClassVar[str] = "sqlite"
     language: ClassVar[SQLiteLanguage] = SQLiteLanguage()
 
+    @staticmethod
+    def file(url: URL) -> Path:
+        """See `Dialect.file`."""
+        return Path((url.database or "").removeprefix("file:")).absolute()
+
+    @classmethod
+    def open(cls, url: URL, *, create: bool, foreign_keys: bool, lock_timeout: int, schema: str) -> Engine:
+        """See `Dialect.open`."""
+        del lock_timeout, schema
+        if not url.database or url.database == ":memory:":
+            raise UserError(f"an in-memory database ends with its process: '{url}'", "give sqlite:///PATH")
+        writes_to(cls.file(url))
+        _check_file(cls.file(url), create=create)
+        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT / 1000})
+        _set_pragmas(engine, foreign_keys=foreign_keys)
+        return engine
+
+    def knock(self) -> None:
+        """See `Dialect.knock`: the file is read only when a statement needs it."""
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
+
+    @staticmethod
+    def explain(refusal: str, url: URL) -> UserError:
+        """See `Dialect.explain`."""
+        where = f"database: {url.render_as_string()}"
+        lower = refusal.lower()
+        if "not a database" in lower or "malformed" in lower:
+            return UserError(f"{url.database} is not a SQLite database, or is damaged", where)
+        if "locked" in lower:
+            return UserError(
+                f"{url.database} is locked by another process", where, f"see who: fuser -v {url.database}"
+            )
+        return UserError(f"cannot open the SQLite database: {refusal.splitlines()[0]}", where)
+
     @property
     def path(self) -> Path:
         """Return the database's file."""
-        path = sqlite_path(self.engine.url)
-        assert path is not None  # noqa: S101 - the engine is SQLite's
-        return path
+        return self.file(self.engine.url)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -230,3 +265,34 @@ def _with_others(
     finally:
         for suffix in ("", "-journal"):
             work.with_name(work.name + suffix).unlink(missing_ok=True)
+
+
+def _check_file(path: Path, *, create: bool) -> None:
+    if not path.exists():
+        if not create:
+            raise UserError(
+                f"no SQLite database at {path}",
+                "check the path: sqlite:///relative has three slashes, sqlite:////absolute has four",
+                "to create it: python -m database prepare --backend-store-uri=sqlite:////PATH",
+            )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()  # SQLite's own is never writable for a group, whatever the umask says
+        except OSError as error:
+            raise UserError(f"cannot create {path}: {error.strerror}") from None
+    elif path.is_dir():
+        raise UserError(
+            f"{path} is a folder, not a SQLite database", f"did you mean sqlite:///{path}/mlflow.db?"
+        )
+    for place in (path, path.parent):  # the folder too: SQLite puts its journal there
+        if place.exists() and not os.access(place, os.W_OK | os.R_OK):
+            raise UserError(f"{place} is not writable for this user", f"see: ls -ld {place}")
+
+
+def _set_pragmas(engine: Engine, *, foreign_keys: bool) -> None:
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: object, _record: object) -> None:
+        cursor = connection.cursor()  # type: ignore[attr-defined]
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
+        cursor.execute(f"PRAGMA foreign_keys = {'ON' if foreign_keys else 'OFF'}")
+        cursor.close()

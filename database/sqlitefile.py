@@ -6,7 +6,9 @@ import os
 import sqlite3
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, event
 
 from console import UserError, progress
 from database.others import Key, Others
@@ -29,6 +31,19 @@ def journal_mode(path: Path) -> str:
     """Return ``wal`` or ``delete``; the file format keeps only whether it is WAL."""
     with path.open("rb") as file:
         return "wal" if file.read(20)[18:20] == b"\x02\x02" else "delete"
+
+
+def sync_commits() -> None:
+    """Have SQLite write a commit to disk whole, in every connection that this process opens from now on.
+
+    Its default, FULL, does not write the folder out of which it deletes its journal: a power cut soon after could
+    bring the journal back, and with it the state before (SQLite documentation, "PRAGMA synchronous").
+    """
+
+    @event.listens_for(Engine, "connect")
+    def extra(connection: Any, _record: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous = EXTRA")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from console import UserError
+from database.sqlitefile import sync_commits
 from process.loading import loading
 from process.tether import die_with_parent
 from server import durable, room, upstream
@@ -55,7 +56,7 @@ def _create() -> App:
     backend = os.environ[upstream.BACKEND_STORE]
     if truth(os.environ.get(WAIT_FOR_SCHEMA, "")):
         wait_for_schema(backend)
-    durable.sync_commits()
+    sync_commits()
     initialize_backend_stores(
         backend, os.environ[upstream.REGISTRY_STORE], os.environ[upstream.ARTIFACT_ROOT]
     )

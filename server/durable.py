@@ -1,7 +1,7 @@
-"""What is acknowledged is on disk: artifacts in a local folder, and what SQLite commits.
+"""What is acknowledged is on disk: artifacts in a local folder.
 
-PostgreSQL writes its log to disk before it answers (``fsync`` and ``synchronous_commit`` are on by default), and an
-object store answers for its own objects.
+What SQLite commits is seen to by `database.sqlitefile.sync_commits`. PostgreSQL writes its log to disk before it
+answers (``fsync`` and ``synchronous_commit`` are on by default), and an object store answers for its own objects.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import ctypes
 import os
 import re
-import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,21 +92,6 @@ def sync_file_system(folder: Path) -> None:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     finally:
         os.close(descriptor)
-
-
-def sync_commits() -> None:
-    """Have SQLite write a commit to disk whole, in every connection that this process opens from now on.
-
-    Its default, FULL, does not write the folder out of which it deletes its journal: a power cut soon after could
-    bring the journal back, and with it the state before (SQLite documentation, "PRAGMA synchronous").
-    """
-    from sqlalchemy import event
-    from sqlalchemy.engine import Engine
-
-    @event.listens_for(Engine, "connect")
-    def extra(connection: Any, _record: object) -> None:
-        if isinstance(connection, sqlite3.Connection):
-            connection.execute("PRAGMA synchronous = EXTRA")
 
 
 def local_folder(destination: str) -> Path | None:

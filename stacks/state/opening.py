@@ -174,10 +174,11 @@ def _without_secrets(merged: Settings) -> tuple[Settings, dict[str, str]]:
     }
     blank: dict[str, object] = {"s3_access_key": SecretStr(""), "s3_secret_key": SecretStr("")}
     if merged.database:
-        from database.connection import normalize
+        from database.address import normalize
+        from database.dialect import kind_of
 
         uri = normalize(merged.database)
-        if uri.get_backend_name() != "postgresql":
+        if kind_of(uri).file(uri) is not None:
             raise UserError(
                 "the setting 'database' takes a PostgreSQL URI",
                 "for example: postgresql+psycopg2://USER:PASSWORD@HOST:5432/DATABASE",

@@ -17,7 +17,8 @@ import pytest
 
 from backups.backup import back_up
 from console import UserError
-from database.connection import connect, redact
+from database.address import redact
+from database.connection import connect
 from database.dialect import maintenance_lock
 
 if TYPE_CHECKING:
