@@ -7,11 +7,12 @@ is laid out in any other way is kept one by one.
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import String, cast, func, literal, select, true, union_all
+from sqlalchemy import String, and_, cast, exists, func, literal, select, true, union_all
 
 from cleanup.locations import ENTITY, Destination
 from cleanup.selection import MODEL, RUN, TRACE_LOCATION_TAGS
@@ -113,6 +114,10 @@ class Alive:
             if what == "entity":
                 claimed = Place(owner, f"the artifacts of {owner} are there")
                 found.add(destination.places(place, workspaces), claimed)
+            elif what == "dataset":
+                read = Place("", f"dataset {owner} of a run that is not deleted lies there")
+                for source in _sources(place):
+                    found.add(destination.places(source, workspaces), read)
             elif what == "folder":
                 shared = Place("", f"{owner} have their artifacts there", holds=False)
                 found.add(destination.places(f"{place}/", workspaces), shared)
@@ -148,14 +153,28 @@ class Alive:
 
 
 def _named(selection: Selection) -> Iterator[Select[str, str, str]]:
-    """Yield queries for (what, whose, location): "folder", "entity" or "workspace"."""
+    """Yield queries for (what, whose, location): "folder", "entity", "dataset" or "workspace"."""
     schema = selection.schema
     for table, key, location, condition in _columns(selection):
-        ending = key.concat(LAST)
-        own = location.like(literal("%/").concat(ending))
-        above = func.substr(location, 1, func.length(location) - func.length(ending) - 1)
+        ending = literal("/").concat(key).concat(LAST)
+        rest = func.length(location) - func.length(ending)
+        # not LIKE: an id may hold its wildcards, and SQLite's does not tell capitals from small letters
+        own = and_(rest > 0, func.substr(location, rest + 1) == ending)
+        above = func.substr(location, 1, rest)
         yield select(_text("folder"), _text(table.name), above).where(condition[0], own).distinct()
         yield select(_text("entity"), key, location).where(*condition, location != "", ~own)
+    if schema.has("datasets", "dataset_source") and schema.has("inputs", "source_id", "destination_id"):
+        datasets, inputs, runs = (schema.tables[name] for name in ("datasets", "inputs", "runs"))
+        used = exists(
+            select(1).where(
+                inputs.c.source_type == "DATASET",
+                inputs.c.source_id == datasets.c.dataset_uuid,
+                inputs.c.destination_id == runs.c.run_uuid,
+                selection.others(RUN),
+            )
+        )
+        source = datasets.c.dataset_source
+        yield select(_text("dataset"), datasets.c.name, source).where(source.contains(LAST), used)
     for name, column, what in (
         ("experiments", "artifact_location", "folder"),
         ("workspaces", "default_artifact_root", "folder"),
@@ -164,6 +183,16 @@ def _named(selection: Selection) -> Iterator[Select[str, str, str]]:
         if schema.has(name, column):
             value = schema.tables[name].c[column]
             yield select(_text(what), _text(name), value).where(value != "").distinct()
+
+
+def _sources(described: str) -> list[str]:
+    """Return the places in a dataset's source, which is JSON of any shape (mlflow.data.dataset_source)."""
+    try:
+        source = json.loads(described)
+    except ValueError:
+        return [described]
+    values = source.values() if isinstance(source, dict) else [source]
+    return [value for value in values if isinstance(value, str)]
 
 
 def _text(value: str) -> ColumnElement[str]:

@@ -119,7 +119,11 @@ class Destination:
             paths = {path.partition(PROXY_ROOT)[2] for path in paths}
         others = [name for name in workspaces if name and name != "default"]
         paths |= {f"/workspaces/{name}/{path.lstrip('/')}" for name in others for path in paths}
-        return self._below(paths, {"/"})
+        found = self._below(paths, {"/"})
+        if self._local:  # there may be a link on the way
+            real = {os.path.realpath(f"{root}/{path}") for root in self._roots for path in paths}
+            found |= self._below(real, self._roots)
+        return found
 
     @staticmethod
     def _below(paths: set[str], roots: set[str]) -> set[str]:

@@ -22,7 +22,7 @@ from database import ownership
 from database.ownership import Ownership
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection, Engine
+    from sqlalchemy import ColumnElement, Connection, Engine, Select
 
     from cleanup.filters import Filters
     from cleanup.schema import Schema
@@ -147,6 +147,8 @@ def read_alive(
 def folders_of(result: Plan, entity: object, uris: list[str]) -> Folders | str:
     """Return the folders of one thing with what must stay in them, or why all of it must stay."""
     owned: dict[str, tuple[str, ...]] = {}
+    if uris and result.owner.state == "moved" and not result.filters.claim:
+        return f"it may be alive in another database; the destination: {result.owner}; if it was: --claim"
     for uri in uris:
         try:
             folder = result.destination.folder(str(entity), uri)
@@ -290,6 +292,8 @@ def owned_inside(
             continue
         fresh = result.selection.others(kind)
         inside = select(table.c[kind.key], fresh).where(table.c.experiment_id == experiment)
+        if kind is MODEL and (left := connection.execute(_left_by_a_run(result, experiment)).first()):
+            return f"logged model {left[0]} in it stays: its run {left[1]} is not deleted; move or delete the model"
         for rows in batches(connection.execute(inside).all(), INSIDE):
             new = {row[0] for row in rows if row[1] or not counted}
             places = result.selection.locations(connection, kind, [row[0] for row in rows])
@@ -300,6 +304,21 @@ def owned_inside(
                 if entity in new:
                     owned.update(found)
     return owned
+
+
+def _left_by_a_run(result: Plan, experiment: int) -> Select[str, str]:
+    """Return the query for what a run that somebody moved to another experiment left in this one: its models."""
+    models, runs = (result.schema.tables[name] for name in ("logged_models", "runs"))
+    return (
+        select(models.c.model_id, runs.c.run_uuid)
+        .join(runs, runs.c.run_uuid == models.c.source_run_id)
+        .where(
+            models.c.experiment_id == experiment,
+            models.c.lifecycle_stage != DELETED,
+            runs.c.lifecycle_stage != DELETED,
+        )
+        .limit(1)
+    )
 
 
 def _count_rows(

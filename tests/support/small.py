@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import create_engine, text
 
@@ -48,7 +48,7 @@ class Small:
         parts = urlsplit(uri)
         if parts.scheme == "mlflow-artifacts":
             return self.root / parts.path.lstrip("/")
-        return Path(parts.path if parts.scheme == "file" else uri)
+        return Path(unquote(parts.path) if parts.scheme == "file" else uri)
 
     def write(self, uri: str, *names: str) -> None:
         for name in names:

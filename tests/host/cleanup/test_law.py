@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from artifacts import open_store
 from console import UserError
+from database import ownership
+from database.connection import connect
 from tests.support.small import Small
 
 STEPS = [
@@ -19,7 +23,8 @@ STEPS = [
     *("inside a run", "proxied", "doubled", "move run", "move run", "retarget", "share a run's place"),
     *("second server", "register path", "register run", "register elsewhere", "register model", "pin run"),
     *("pin model", "file store", "stray", "delete run", "delete run", "delete model", "delete experiment"),
-    *("delete experiment", "restore run", "restore experiment", "cleanup"),
+    *("delete experiment", "restore run", "restore experiment", "cleanup", "encoded", "linked"),
+    *("trained on a run", "copy version", "untag traces", "staging", "staging"),
 ]  # fmt: skip
 WORLD = st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 1000)), min_size=6, max_size=30)
 ASKED = st.fixed_dictionaries(
@@ -62,6 +67,7 @@ class World:
 
     def step(self, what: str, number: int) -> None:  # noqa: PLR0912, PLR0915 (a list of what people do)
         """Do one thing that MLflow, or SQL, lets people do; what it refuses does not happen."""
+        from mlflow.entities import Dataset, DatasetInput
         from mlflow.exceptions import MlflowException
 
         one, self.count = self.one, self.count + 1
@@ -82,6 +88,13 @@ class World:
                     self.experiment_at(f"mlflow-artifacts:/{self.experiments[0]}/proxied")
                 case "doubled":
                     self.experiment_at(f"{one.root}//{experiment}/../doubled")
+                case "encoded":
+                    self.experiment_at(f"file://localhost{one.root}/{experiment}/r%C3%A4ume%20%2B/")
+                case "linked" if run:
+                    (one.artifacts(run) / "deep").mkdir(parents=True, exist_ok=True)
+                    (one.root / f"link{self.count}").symlink_to(one.artifacts(run) / "deep")
+                    at = ("mlflow-artifacts:/link{1}", "{0}/link{1}", "{0}/{2}/../link{1}")[number % 3]
+                    self.experiment_at(at.format(one.root, self.count, experiment))
                 case "run":
                     self.runs.append(one.run(experiment))
                 case "model":
@@ -106,6 +119,22 @@ class World:
                     self.foreign |= set(one.files()) - before
                 case "register path" if run:
                     one.version(f"model {self.count}", f"{one.artifacts(run)}/deep")
+                case "copy version":
+                    names = one.rows("SELECT name FROM model_versions WHERE current_stage = 'None'")
+                    if names:
+                        name = names[number % len(names)]
+                        one.version(f"copy {self.count}", f"models:/{name}/1")
+                        one.registry.delete_model_version(name, "1")
+                case "trained on a run" if run:
+                    maker = one.artifacts(self.runs[(number // 7) % len(self.runs)])
+                    at = ("{0}/deep/er", "file://{0}", "mlflow-artifacts:/{1}/deep")[number % 3]
+                    uri = at.format(maker, os.path.relpath(maker, one.root))
+                    data = Dataset(f"data {self.count}", "1", "local", json.dumps({"uri": uri}))
+                    one.store.log_inputs(run, [DatasetInput(data, [])])
+                case "untag traces":
+                    one.sql("DELETE FROM trace_tags WHERE key = 'mlflow.artifactLocation'")
+                case "staging":
+                    self.staging(run)
                 case "register run" if run:
                     one.version(f"model {self.count}", "/elsewhere/x", run)
                 case "register elsewhere" if run:
@@ -138,6 +167,24 @@ class World:
         except MlflowException:
             pass
 
+    def staging(self, run: str | None) -> None:
+        """Clean up in a copy beside the same folder, while its source goes on with what is dead there."""
+        one = self.one
+        engine = connect(one.uri)
+        with engine.connect() as connection:
+            owner = ownership.read(connection, open_store(str(one.root)))
+        engine.dispose()
+        if not owner.ours:  # nobody can know that it is a copy
+            return
+        copy = Small(one.file, one.file.parent / f"copy {self.count}", one.root)
+        if run:
+            one.store.restore_run(run)
+        before = self.needed(all_of_it=False)
+        with contextlib.suppress(UserError):
+            copy.clean(self.registry.uri)
+        copy.close()
+        assert {path: path.read_bytes() for path in before if path.is_file()} == before
+
     def needed(self, *, all_of_it: bool) -> dict[Path, bytes]:
         """Return the files that something alive names; with `all_of_it` also what is in the trash."""
         one = self.one
@@ -145,6 +192,14 @@ class World:
         inside = f"JOIN experiments e ON e.experiment_id = t.experiment_id WHERE {stage.format('e')}"
         named = one.rows(f"SELECT artifact_uri FROM runs t WHERE {stage.format('t')}")
         named += one.rows(f"SELECT t.artifact_location FROM logged_models t {inside} AND {stage.format('t')}")
+        made = "JOIN runs r ON r.run_uuid = t.source_run_id AND r.lifecycle_stage = 'active'"
+        made += " WHERE t.lifecycle_stage = 'active'"
+        named += one.rows(f"SELECT t.artifact_location FROM logged_models t {made}")
+        read = "JOIN inputs i ON i.source_id = d.dataset_uuid JOIN runs r ON r.run_uuid = i.destination_id"
+        read += " WHERE r.lifecycle_stage = 'active'"
+        named += [
+            json.loads(text)["uri"] for text in one.rows(f"SELECT dataset_source FROM datasets d {read}")
+        ]
         named += one.rows(
             f"SELECT g.value FROM trace_tags g JOIN trace_info t ON t.request_id = g.request_id {inside}"
             " AND g.key = 'mlflow.artifactLocation'"
