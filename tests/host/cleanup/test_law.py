@@ -24,7 +24,7 @@ STEPS = [
     *("second server", "register path", "register run", "register elsewhere", "register model", "pin run"),
     *("pin model", "file store", "stray", "delete run", "delete run", "delete model", "delete experiment"),
     *("delete experiment", "restore run", "restore experiment", "cleanup", "encoded", "linked"),
-    *("trained on a run", "copy version", "untag traces", "staging", "staging"),
+    *("register runs:/", "trained on a run", "copy version", "untag traces", "staging", "staging"),
 ]  # fmt: skip
 WORLD = st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 1000)), min_size=6, max_size=30)
 ASKED = st.fixed_dictionaries(
@@ -137,6 +137,8 @@ class World:
                     self.staging(run)
                 case "register run" if run:
                     one.version(f"model {self.count}", "/elsewhere/x", run)
+                case "register runs:/" if run:
+                    self.registry.version(f"model {self.count}", f"runs:/{run}/deep")
                 case "register elsewhere" if run:
                     self.registry.version(f"model {self.count}", f"file://{one.artifacts(run)}/deep")
                 case "register model" if model:
@@ -207,6 +209,9 @@ class World:
         for small in (one, self.registry):
             named += small.rows("SELECT source FROM model_versions WHERE source LIKE '%/%'")
             for run in small.rows("SELECT run_id FROM model_versions WHERE run_id <> ''"):
+                named += one.rows(f"SELECT artifact_uri FROM runs WHERE run_uuid = '{run}'")
+            for source in small.rows("SELECT source FROM model_versions WHERE source LIKE 'runs:/%'"):
+                run = source.split("/")[1]
                 named += one.rows(f"SELECT artifact_uri FROM runs WHERE run_uuid = '{run}'")
             for source in small.rows("SELECT source FROM model_versions WHERE source LIKE 'models:/m-%'"):
                 model = source.removeprefix("models:/")
