@@ -13,7 +13,7 @@ import pytest
 
 from develop.scratch.ports import free_port
 from develop.scratch.stack import StackUnderTest, wait_until
-from tests.support import story
+from tests.support import answers, story
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,6 +61,8 @@ def listener(stack: StackUnderTest) -> set[int]:
 
 def test_up_ends_with_a_server_that_answers(stack: StackUnderTest) -> None:
     status = stack.status()
+    answers.hold("status", status)
+    answers.hold("up", stack.up())  # which changes nothing
     assert status["engine"] == "host"
     assert [service["name"] for service in status["services"]] == ["schema", "mlflow"]
     server = stack.service("mlflow")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from botocore.config import Config
 
 from develop.scratch.ports import free_port
 from develop.scratch.stack import StackUnderTest, wait_until
-from tests.support import story
+from tests.support import answers, story
 from tests.support.provider import KEY, WORDS, provider
 
 if TYPE_CHECKING:
@@ -140,7 +139,7 @@ def test_every_secret_changes_and_nothing_is_lost(
     before, (value, key) = secrets(stack), provider_key(stack)
     assert opened(stack, before) == [True] * 4
     done = stack.invoke("secrets-rotate", "--stack=quickstart", "--yes", "--json")
-    answer = json.loads(done.stdout)
+    answer = answers.read("secrets-rotate", done.stdout)
     assert answer["rotated"] == ROTATED
     assert answer["generation"] == 1
     assert "left alone: provider keys" in done.stderr

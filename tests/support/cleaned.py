@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from artifacts import open_store
 from cleanup.__main__ import main
 from database.ownership import MARK
+from tests.support import answers
 from tests.support import world as made
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class World:
             except SystemExit as stopped:
                 result = int(stopped.code or 0)
         assert result == code, out.getvalue()
-        return dict(json.loads(out.getvalue())) if out.getvalue() else {}
+        return answers.read("cleanup", out.getvalue()) if out.getvalue() else {}
 
     def objects(self, prefix: str = "") -> set[str]:
         return {item.key for item in open_store(self.destination).list(prefix)}

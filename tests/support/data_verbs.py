@@ -21,7 +21,7 @@ from develop.scratch.stack import wait_until
 from stacks import engines
 from stacks.state.opening import open_recorded
 from stacks.verbs import data
-from tests.support import old_databases, story
+from tests.support import answers, old_databases, story
 from verbs import Restore
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ class OnEitherEngine:
 
         words = ("cleanup", f"--stack={stack.name}")
         plan = stack.invoke(*words, "--dry-run", "--json")
-        assert json.loads(plan.stdout)["dry_run"] is True
+        assert answers.read("cleanup", plan.stdout)["dry_run"] is True
         without_terminal = stack.invoke(*words)
         assert "nothing was changed" in without_terminal.stderr
         assert client.get_run(doomed.parent).info.lifecycle_stage == "deleted"
 
-        report = json.loads(stack.invoke(*words, "--yes", "--json").stdout)
+        report = answers.read("cleanup", stack.invoke(*words, "--yes", "--json").stdout)
         assert report["deleted"]["runs"] == 2
         assert report["deleted"]["experiments"] == 1
         assert report["artifacts"]["bytes"] > 2**20
@@ -81,7 +81,7 @@ class OnEitherEngine:
 
         answer = stack.invoke(*words, "--backup", "--yes", "--json")
         assert json.loads(answer.stdout)["deleted"]["runs"] == 1
-        [kept] = json.loads(stack.invoke("backups", f"--to={tmp_path}", "--json").stdout)["sets"]
+        [kept] = answers.read("backups", stack.invoke("backups", f"--to={tmp_path}", "--json").stdout)["sets"]
         assert kept["stack"] == stack.name
         assert "is 0 days and 0 hours old" in stack.invoke(*words, "--dry-run").stderr
         stack.invoke("restore", f"--stack={stack.name}", f"--backup={kept['path']}", "--yes", "--no-backup")
@@ -89,7 +89,7 @@ class OnEitherEngine:
 
     def test_usage_names_the_experiments(self, stack: StackUnderTest, tmp_path: Path) -> None:
         """As JSON, and as a page in a file of this machine."""
-        used = json.loads(stack.invoke("usage", f"--stack={stack.name}", "--json").stdout)
+        used = answers.read("usage", stack.invoke("usage", f"--stack={stack.name}", "--json").stdout)
         assert any(row["runs"] > 0 and row["bytes"] > 2**20 for row in used["experiments"])
         page = tmp_path / "usage.html"
         stack.invoke("usage", f"--stack={stack.name}", f"--html={page}")
@@ -102,7 +102,7 @@ class OnEitherEngine:
         time.sleep(
             5
         )  # what is younger than three seconds when it is listed may change once more, and is not linked
-        first = json.loads(stack.invoke("backup", name, f"--to={sets}", "--json").stdout)
+        first = answers.read("backup", stack.invoke("backup", name, f"--to={sets}", "--json").stdout)
         second = json.loads(stack.invoke("backup", name, f"--to={sets}", "--keep=2", "--json").stdout)
         later = story.tell(stack.url, tmp_path, megabytes=1)
         assert first["artifacts"]["bytes"] > 2**20
@@ -119,7 +119,7 @@ class OnEitherEngine:
         assert "stopping" not in stack.invoke("restore", name, "--backup=/etc", "--yes", expect=1).stderr
 
         restored = stack.invoke("restore", name, f"--backup={second['path']}", "--yes", "--json")
-        assert json.loads(restored.stdout)["rows"] == second["database"]["rows"]
+        assert answers.read("restore", restored.stdout)["rows"] == second["database"]["rows"]
         story.check(stack.url, told, tmp_path)
         runs = _all_runs(mlflow.MlflowClient(stack.url), told.experiment, later.experiment)
         assert {run.info.run_id for run in runs} == {told.parent, told.child}
@@ -174,7 +174,7 @@ class OnEitherEngine:
         name = f"--stack={stack.name}"
         assert "the schema is current" in stack.invoke("migrate", name, "--check").stderr
         answer = stack.invoke("migrate", name, f"--to={tmp_path}", "--yes", "--json")
-        done = json.loads(answer.stdout)
+        done = answers.read("migrate", answer.stdout)
         assert (done["state"], done["migrated"], done["backup"]) == ("current", 0, None)
         assert "stopping" not in answer.stderr
         assert story.some_run(stack.url).data.metrics == {"x": 1.0}

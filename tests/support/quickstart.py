@@ -12,7 +12,7 @@ import pytest
 from develop.scratch.ports import free_port, free_ports
 from develop.scratch.stack import StackUnderTest
 from stacks.definition.settings import ROOT
-from tests.support import story
+from tests.support import answers, story
 from tests.support.gateways import TEXT, chat, gateway_answers, write_gateway
 from tests.support.inside import Inside, model_is_in_both_stores
 from tests.support.provider import provider
@@ -95,6 +95,7 @@ class OnEitherEngine:
 
     def test_up_ends_with_every_service_ready_and_two_urls(self, stack: StackUnderTest) -> None:
         status = stack.status()
+        answers.hold("status", status)
         names = ["postgres", "role", "object-store", "bucket", "schema", "mlflow", "gateway-sync"]
         assert [service["name"] for service in status["services"]] == names
         assert {service["health"] for service in status["services"]} == {"healthy", "done"}

@@ -7,7 +7,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING
 
-from tests.support import story
+from tests.support import answers, story
 from tests.support.gateways import TEXT, chat
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def rotation_loses_nothing(inside: Inside, folder: Path) -> None:
     )
     before = secret_values(stack)
     done = stack.invoke("secrets-rotate", f"--stack={stack.name}", "--yes", "--json")
-    rotated, after = json.loads(done.stdout)["rotated"], secret_values(stack)
+    rotated, after = answers.read("secrets-rotate", done.stdout)["rotated"], secret_values(stack)
     assert len(rotated) == 5
     assert all(after[name] != before[name] for name in rotated)
     assert not [

@@ -11,7 +11,7 @@ import mlflow
 
 from develop.scratch.stack import wait_until
 from stacks.state.environments import pinned
-from tests.support import story
+from tests.support import answers, story
 
 if TYPE_CHECKING:
     import subprocess
@@ -42,7 +42,7 @@ def there_and_back(stack: StackUnderTest, folder: Path) -> tuple[str, str]:
     sets, told = folder / "sets", story.tell(stack.url, folder, megabytes=1)
     assert stack.service("mlflow")["version"] == OLD
 
-    answer = json.loads(upgrade(stack, NEW, sets, "--json").stdout)
+    answer = answers.read("upgrade", upgrade(stack, NEW, sets, "--json").stdout)
     assert answer["action"] == "migrate"
     assert (answer["from"], answer["to"]) == (OLD, NEW)
     assert answer["smoke"]["old_run"] in {told.parent, told.child}
@@ -50,7 +50,7 @@ def there_and_back(stack: StackUnderTest, folder: Path) -> tuple[str, str]:
     later = story.some_run(stack.url).info.run_id
 
     done = upgrade(stack, OLD, sets, "--json")
-    answer = json.loads(done.stdout)
+    answer = answers.read("upgrade", done.stdout)
     assert answer["action"] == "restore"
     assert "runs: " in done.stderr
     assert "fewer" in done.stderr

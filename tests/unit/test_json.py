@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from dataclasses import fields
@@ -10,34 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from backups.migrate import Plan, Result
 from backups.sets import BackupSet
 from cleanup.usage import Usage
 from cleanup.usage import as_json as usage_json
-from database.revision import Schema
-from images.catalogue import ROOT
+from database.revision import Schema, Step
 from stacks.engines.base import ServiceStatus
 from stacks.verbs import about, doctor, prune, report
+from tests.support.answers import SECTIONS, hold, read
 from verbs import VERBS
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-TEXT = (ROOT / "docs" / "json.md").read_text()
-SECTIONS = {
-    title: json.loads(example)
-    for titles, example in re.findall(r"^## (.+?)\n\n```json\n(.+?)```$", TEXT, re.MULTILINE | re.DOTALL)
-    for title in titles.split(", ")
-}
-
-
-def same_fields(example: Any, answer: Any, where: str = "") -> None:
-    """Hold that two values have the same fields, as deep as both have objects."""
-    if isinstance(example, dict) and isinstance(answer, dict):
-        assert set(example) == set(answer), where
-        for name in example:
-            same_fields(example[name], answer[name], f"{where}.{name}")
-    elif isinstance(example, list) and isinstance(answer, list) and example and answer:
-        same_fields(example[0], answer[0], f"{where}[]")
 
 
 def test_every_verb_that_answers_in_json_has_its_section() -> None:
@@ -47,14 +30,11 @@ def test_every_verb_that_answers_in_json_has_its_section() -> None:
 
 def test_stacks(capsys: pytest.CaptureFixture[str]) -> None:
     report.catalogue(as_json=True)
-    answer = json.loads(capsys.readouterr().out)
-    for stack in answer["stacks"]:
-        stack["settings"] = {}
-    same_fields(SECTIONS["stacks"], answer)
+    assert read("stacks", capsys.readouterr().out)["stacks"]
 
 
 def test_a_service_of_up_and_status() -> None:
-    [service] = SECTIONS["status"]["services"]
+    [service] = SECTIONS["up"]["services"]
     known = {field.name for field in fields(ServiceStatus)}
     assert set(service) == known
     assert ServiceStatus(**service).as_json() == service
@@ -62,24 +42,42 @@ def test_a_service_of_up_and_status() -> None:
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     report.doctor(doctor.examine(), as_json=True)
-    same_fields(SECTIONS["doctor"], json.loads(capsys.readouterr().out))
+    assert read("doctor", capsys.readouterr().out)["findings"]
 
 
 def test_about() -> None:
-    answer = about.about()
-    same_fields({**SECTIONS["about"], "stacks": []}, {**answer, "stacks": []})
+    hold("about", about.about())
 
 
 def test_prune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = prune.Unused("image", "x", 1, str(tmp_path))
     monkeypatch.setenv("CI", "true")
     monkeypatch.setattr(prune, "find", lambda *_, **__: [one])
-    same_fields(SECTIONS["prune"], prune.prune())
+    hold("prune", prune.prune())
 
 
 def test_migrate() -> None:
-    schema = Schema("current", "a", "a", "3.17.2", (), "")
-    assert set(schema.as_json()) < set(SECTIONS["migrate"])
+    behind = Schema("behind", "a", "b", "3.17.2", (Step("b", "a title"),), "")
+    hold("migrate", Plan(behind, ["somebody"]).as_json())
+    hold("migrate", Result(behind, behind, None, 0.5).as_json())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"more": 1}, "does not name {'usage.more'}"),
+        ({"total": {}}, "promises"),
+        ({"experiments": {}}, "another type at usage.experiments"),
+    ],
+)
+def test_what_differs_from_the_document_is_named(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(said)):
+        hold("usage", {**SECTIONS["usage"], **change})
+
+
+@pytest.mark.parametrize("verb", SECTIONS)
+def test_each_example_is_an_answer(verb: str) -> None:
+    hold(verb, SECTIONS[verb])
 
 
 def test_backup(tmp_path: Path) -> None:
@@ -89,11 +87,11 @@ def test_backup(tmp_path: Path) -> None:
         name: SECTIONS["backup"][name] for name in ("created", "purpose", "mlflow_version", "seconds")
     }
     one = BackupSet(tmp_path, {**manifest, "database": database, "artifacts": artifacts, "keys": []})
-    same_fields(SECTIONS["backup"], one.as_json())
+    hold("backup", one.as_json())
 
 
 def test_usage() -> None:
-    same_fields(SECTIONS["usage"], usage_json([Usage("1", "one")]))
+    hold("usage", usage_json([Usage("1", "one")]))
 
 
 def test_on_windows_doctor_names_the_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import pytest
 from cleanup import Filters
 from cleanup.__main__ import main
 from console import UserError
+from tests.support import answers
 from tests.support.small import Small
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def answer(small: Small, *flags: str, code: int) -> dict[str, Any]:
         except SystemExit as stopped:
             result = int(stopped.code or 0)
     assert result == code
-    return dict(json.loads(out.getvalue())) if out.getvalue() else {}
+    return answers.read("cleanup", out.getvalue()) if out.getvalue() else {}
 
 
 @pytest.mark.parametrize("flag", ["--run-ids", "--experiment-ids"])

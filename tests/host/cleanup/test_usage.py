@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from artifacts import open_store
 from cleanup import usage
 from cleanup.schedule import Service
+from tests.support import answers
 from tests.support.world import dangling
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def test_usage_adds_up_to_what_there_is(world: World, tmp_path: Path) -> None:
     argv = ["--backend-store-uri", world.uri, "--artifacts-destination", world.destination, "--json"]
     with contextlib.redirect_stdout(out):
         assert usage.main([*argv, "--html", str(tmp_path / "usage.html")]) == 0
-    found = json.loads(out.getvalue())
+    found = answers.read("usage", out.getvalue())
     objects = list(open_store(world.destination).list())
     assert found["total"]["objects"] == len(objects)
     assert found["total"]["bytes"] == sum(item.size for item in objects)

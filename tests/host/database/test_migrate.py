@@ -17,7 +17,7 @@ from backups.restore import restore
 from console import UserError
 from database.connection import connect
 from database.schema import prepare
-from tests.support import old_databases
+from tests.support import answers, old_databases
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -275,7 +275,7 @@ def test_the_command_line_says_what_is_behind_and_migrates_only_when_told(
 
     checked = command_line("migrate", store, "--check", "--json")
     assert checked.returncode == 1
-    answer = json.loads(checked.stdout)
+    answer = answers.read("migrate", checked.stdout)
     assert answer["state"] == "behind"
     assert answer["pending"][0] == {"revision": "1971f2d9a75b", "title": "add trace archival candidate index"}
 
@@ -286,12 +286,12 @@ def test_the_command_line_says_what_is_behind_and_migrates_only_when_told(
 
     done = command_line("migrate", store, to, "--yes", "--json")
     assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = answers.read("migrate", done.stdout)
     assert (result["state"], result["migrated"], result["before"]["state"]) == ("current", 5, "behind")
     assert command_line("migrate", store, "--check").returncode == 0
     assert command_line("prepare", store).returncode == 0
 
-    listed = json.loads(command_line("backups", to, "--verify", "--json").stdout)
+    listed = answers.read("backups", command_line("backups", to, "--verify", "--json").stdout)
     assert [one["path"] for one in listed["sets"]] == [result["backup"]]
     back = command_line("restore", store, f"--backup={result['backup']}", "--yes", "--json")
-    assert json.loads(back.stdout)["state"] == "behind"
+    assert answers.read("restore", back.stdout)["state"] == "behind"
