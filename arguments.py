@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import argparse  # the one parser: its flags are those of a request
 import difflib
 import json
 import os

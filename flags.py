@@ -311,3 +311,22 @@ REQUIRE_DOCKER = Flag(
 )
 BENCHMARK = Flag("only", values.text("NAME", "the name of a benchmark"), "one benchmark by name")
 UPGRADE = Flag("upgrade", values.SWITCH, "take newer versions where they are allowed")
+
+# What a stack tells the programs that it starts; passwords and keys are in files.
+HOST = Flag("host", values.text("ADDRESS", "an address", "127.0.0.1"), "address to listen on", side="beside")
+PORT = Flag("port", values.PORT, "port to listen on", side="beside")
+PASSWORD_FILE = Flag("password-file", values.FILE, "file with the password", required=True, side="beside")
+GATEWAY_CONFIG = Flag(
+    "config",
+    values.FILE,
+    "gateway.yaml; none, or one that is not there: no endpoints",
+    server_variable="MLFLOW_GATEWAY_CONFIG",
+    side="beside",
+)
+GATEWAY_SECRETS = Flag(
+    "secrets",
+    values.FOLDER,
+    "folder of the provider keys, one file each",
+    server_variable="_MLFLOW_STACKS_GATEWAY_SECRETS",
+    side="beside",
+)

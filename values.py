@@ -89,11 +89,11 @@ def parse_seconds(given: str) -> float:
     return float(given)
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """What reads a whole number of at least `least`."""
+def whole(least: int, most: int = MOST) -> Callable[[str], int]:
+    """What reads a whole number of at least `least` and at most `most`."""
 
     def parse(given: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,10}", given) or not least <= int(given) <= MOST:
+        if not re.fullmatch(r"[0-9]{1,10}", given) or not least <= int(given) <= most:
             raise ValueError
         return int(given)
 
@@ -140,6 +140,9 @@ SWITCH = Kind("", "no value", "", bool, False)
 SECONDS = Kind("SECONDS", "seconds", "60", parse_seconds, 0.0)
 COUNT = Kind("N", "a whole number, 1 or more", "5", whole(1), 1)
 LINES = Kind("N", "a whole number, 0 or more", "100", whole(0), 0)
+PORT = Kind("PORT", "a port, 1 to 65535", "5555", whole(1, 65535), 0)
+FILE = text("FILE", "a file")
+FOLDER = text("FOLDER", "a folder")
 AGE = Kind("AGE", "an age of 30 years at most: minutes, hours or days", "30d", _age)
 IDS = Kind("IDS", "ids with commas between", "ID,ID", parse_list, ())
 NUMBERS = Kind("IDS", "numbers with commas between", "1,2", _numbers, ())

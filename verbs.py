@@ -99,12 +99,13 @@ _R = TypeVar("_R", bound=Request)
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def verb(name: str, group: str, text: str, *, module: Sequence[str] = ()) -> Callable[[type[_R]], type[_R]]:
-    """Make a class the frozen request of a verb."""
+    """Make a class the frozen request of a verb, or of a program that a stack starts."""
 
     def made(cls: type[_R]) -> type[_R]:
         own = tuple(value for value in vars(cls).values() if isinstance(value, Flag))
         cls.verb = Verb(name, group, text, tuple(module), own)
-        VERBS[name] = cls
+        if cls.__module__ == __name__:
+            VERBS[name] = cls
         return cls
 
     return made
@@ -388,10 +389,7 @@ class Prepare(Request):
 
 
 @verb(
-    "inspect",
-    "",
-    "Print schema, known revisions and rows of each table as JSON.",
-    module=("database", "inspect"),
+    "inspect", "", "Print schema, revisions and rows of each table as JSON.", module=("database", "inspect")
 )
 class Inspect(Request):
     """What the MLflow here makes of a database."""

@@ -10,7 +10,7 @@ do (dirty pages, a checkpoint) is answer. Memory is that of the command line wit
 
 from __future__ import annotations
 
-import argparse
+import argparse  # a tool that only we type
 import os
 import shutil
 import statistics

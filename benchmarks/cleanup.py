@@ -13,7 +13,7 @@ right after a checkpoint. Seconds are those of the whole process, the start of P
 
 from __future__ import annotations
 
-import argparse
+import argparse  # a tool that only we type
 import os
 import re
 import subprocess

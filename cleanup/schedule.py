@@ -6,7 +6,6 @@ cleanup's own notes and one line with the result.
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import arguments
-from console import UserError, note, user_errors
+from console import UsageError, UserError, note, user_errors
 from verbs import Cleanup
 
 if TYPE_CHECKING:
@@ -111,25 +110,27 @@ class Service:
         return self._process.returncode
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cleanup.schedule", description="Run cleanup on a schedule."
-    )
-    parser.add_argument(
-        "cron", metavar="CRON", help="minute hour day month weekday, in this machine's time zone"
-    )
-    parser.add_argument("flags", nargs="*", metavar="FLAG", help="after --: flags of python -m cleanup")
-    given = parser.parse_args(argv)
-    with user_errors():
-        words = with_grace(given.flags)  # what is wrong is complained of now, not at half past three
-        next_time(given.cron, datetime.now())
-        service = Service(given.cron, words)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, service.stop)
-        service.run()
-    return 0
+def main(words: Sequence[str]) -> None:
+    """Serve a schedule and the flags of a cleanup.
+
+    Raises:
+        UserError: the schedule cannot be read.
+        UsageError: the flags are not a cleanup's, or it is none of the two.
+    """
+    if len(words) < 2 or words[1] != "--":
+        raise UsageError(
+            "a schedule takes five fields of cron in one word, --, and the flags of a cleanup",
+            "for example: python -m cleanup.schedule '30 3 * * *' -- --older-than=30d",
+        )
+    cron, _, *given = words
+    flags = with_grace(given)  # what is wrong is complained of now, not at half past three
+    next_time(cron, datetime.now())
+    service = Service(cron, flags)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, service.stop)
+    service.run()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with user_errors():
+        main(sys.argv[1:])

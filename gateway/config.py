@@ -133,6 +133,11 @@ class _KeyStore:
         return "", f"{problem} secret file {path}{or_variable}"
 
 
+def named(path: str) -> Path | None:
+    """The path that a flag names; None where it names none."""
+    return Path(path) if path else None
+
+
 def load(path: Path | None, secrets: Path | None = None, environ: Mapping[str, str] | None = None) -> Gateway:
     """Read and check a `gateway.yaml`.
 

@@ -6,21 +6,35 @@ Works through the server's REST API (``/api/3.0/mlflow/gateway``, mlflow 3.17.2)
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import os
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import arguments
+import flags
+import values
 from console import UserError, emit_json, note, user_errors
-from gateway.__main__ import add_file_arguments
+from flags import Flag, flag
 from gateway.asgi import no_key
 from gateway.client import Server
-from gateway.config import Endpoint, Gateway, Route, load
+from gateway.config import Endpoint, Gateway, Route, load, named
+from verbs import Request, verb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+TRACKING_URI = Flag(
+    "tracking-uri",
+    values.text("URI", "an http:// or https:// address", "http://127.0.0.1:5555", "https?://.*"),
+    "the tracking server",
+    required=True,
+    server_variable="MLFLOW_TRACKING_URI",
+)
+USAGE_TRACKING = Flag(
+    "usage-tracking", values.SWITCH, "keep requests and answers as traces, in an experiment for each endpoint"
+)
 
 OWNER = "mlflow-stacks"
 # What the stored key was when it was last written, as 16 bits of a hash: enough to see a change, too few to
@@ -271,29 +285,27 @@ def _label(name: str) -> str:
     return f"gateway.yaml: {name}"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+@verb("gateway-sync", "", "Bring a server's gateway into line with gateway.yaml.", module=("gateway.sync",))
+class Sync(Request):
+    """The step `gateway-sync`."""
+
+    tracking_uri: str = flag(TRACKING_URI)
+    config: str = flag(flags.GATEWAY_CONFIG)
+    secrets: str = flag(flags.GATEWAY_SECRETS)
+    usage_tracking: bool = flag(USAGE_TRACKING)
+    wait: float = flag(flags.WAIT, help="seconds to wait for a server that starts")
+    json: bool = flag(flags.JSON)
+
+
+def main(words: Sequence[str]) -> None:
     """Synchronise once and say what changed.
 
     Raises:
         UserError: the file is wrong, or the server does not answer, or refuses.
-        SystemExit: 2 on wrong usage.
+        UsageError: a word means nothing.
     """
-    parser = argparse.ArgumentParser(prog="python -m gateway.sync", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--tracking-uri", default=os.environ.get("MLFLOW_TRACKING_URI"), metavar="URI")
-    add_file_arguments(parser)
-    parser.add_argument(
-        "--usage-tracking",
-        action="store_true",
-        help="keep requests and answers as traces, in an experiment for each endpoint",
-    )
-    parser.add_argument(
-        "--wait", type=float, default=0, metavar="SECONDS", help="how long to wait for a server that starts"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    given = parser.parse_args(argv)
-    if not (given.tracking_uri or "").startswith(("http://", "https://")):
-        parser.error("--tracking-uri or MLFLOW_TRACKING_URI must be an http:// or https:// address")
-    gateway = load(given.config, given.secrets)
+    given = arguments.read(words, Sync)
+    gateway = load(named(given.config), named(given.secrets))
     server = Server(given.tracking_uri)
     server.wait(given.wait)
     report = sync(gateway, server, usage_tracking=given.usage_tracking)
@@ -309,4 +321,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     with user_errors():
-        main()
+        main(sys.argv[1:])

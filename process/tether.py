@@ -1,22 +1,28 @@
 """Tie a process to its parent: when the parent dies, however it dies, the process is told to end.
 
-``python -m process.tether [--signal NAME] [--env NAME=FILE]... -- COMMAND...`` is for programs that a
-supervisor starts: they end with it even when it is killed, and none is left holding a port.
+``python -m process.tether REQUEST COMMAND...`` is for programs that a supervisor starts: they end with it even when it
+is killed, and none is left holding a port. The request is JSON: the signal that is sent then (``TERM``), and variables
+of the command whose values are in files.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
+import json
 import os
 import signal
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from console import UserError, user_errors
+from console import UsageError, UserError, user_errors
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+EXAMPLE = '{"signal": "INT", "env": {"NAME": "FILE"}}'
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -43,20 +49,20 @@ def die_with_parent(parent: int, death: signal.Signals = signal.SIGTERM) -> None
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
-def secrets_from_files(assignments: list[str]) -> dict[str, str]:
-    """Read the files of ``NAME=FILE`` assignments, without the line end that closes each.
+def secrets_from_files(files: Mapping[str, str]) -> dict[str, str]:
+    """Read files, without the line end that closes each.
+
+    Args:
+        files: path by the name of a variable.
 
     Returns:
         the environment variables, name to content.
 
     Raises:
-        UserError: an assignment is not ``NAME=FILE``, or its file cannot be read.
+        UserError: a file cannot be read.
     """
     environment = {}
-    for assignment in assignments:
-        name, separator, file = assignment.partition("=")
-        if not (name and separator and file):
-            raise UserError(f"--env takes NAME=FILE, not '{assignment}'")
+    for name, file in files.items():
         try:
             environment[name] = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
         except OSError as error:
@@ -64,33 +70,39 @@ def secrets_from_files(assignments: list[str]) -> dict[str, str]:
     return environment
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(words: Sequence[str]) -> None:
     """Become the command, tied to the process that started this one.
 
     Raises:
         UserError: a secret's file cannot be read, or the command cannot be started.
-        SystemExit: 2, wrong usage.
+        UsageError: the first word is no request, or no command follows it.
     """
     parent = os.getppid()
-    parser = argparse.ArgumentParser(prog="python -m process.tether", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--signal", default="TERM", metavar="NAME", help="signal sent when the parent dies")
-    parser.add_argument(
-        "--env", action="append", default=[], metavar="NAME=FILE", help="variable set to what the file holds"
-    )
-    parser.add_argument("command", nargs="+", help="the command, after --")
-    arguments = parser.parse_args(argv)
-    death = getattr(signal, f"SIG{arguments.signal.upper().removeprefix('SIG')}", None)
-    if not isinstance(death, signal.Signals):
-        parser.error(f"unknown signal '{arguments.signal}'")
-    os.environ.update(secrets_from_files(arguments.env))
+    death, files = _read(words[0] if words else "")
+    command = list(words[1:])
+    if not command:
+        raise UsageError("a tether takes a request in JSON and the words of a command", f"request: {EXAMPLE}")
+    os.environ.update(secrets_from_files(files))
     if sys.platform == "linux":
         die_with_parent(parent, death)
     try:
-        os.execvp(arguments.command[0], arguments.command)  # noqa: S606 - becoming the command is the point
+        os.execvp(command[0], command)  # noqa: S606 - becoming the command is the point
     except OSError as error:
-        raise UserError(f"cannot start '{arguments.command[0]}': {error.strerror}") from None
+        raise UserError(f"cannot start '{command[0]}': {error.strerror}") from None
+
+
+def _read(text: str) -> tuple[signal.Signals, dict[str, str]]:
+    try:
+        request = {**json.loads(text)}
+        death = signal.Signals[f"SIG{request.pop('signal', 'TERM')}"]
+        files = {str(name): str(file) for name, file in request.pop("env", {}).items()}
+        if request:
+            raise ValueError(f"unknown: {', '.join(request)}")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"this is no request: {error}", f"for example: {EXAMPLE}") from None
+    return death, files
 
 
 if __name__ == "__main__":
     with user_errors():
-        main()
+        main(sys.argv[1:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import argparse  # the flags and their defaults are those of `mlflow server`, not ours to declare
 import os
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,8 @@ from server import upstream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+Given = argparse.Namespace  # what `arguments` returns
 
 # Set unless the environment says otherwise.
 DEFAULTS = {
@@ -43,7 +45,7 @@ def _prefix(value: str) -> str:
     return value
 
 
-def arguments(argv: Sequence[str] | None, environ: Mapping[str, str]) -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None, environ: Mapping[str, str]) -> Given:
     """Read the command line; each flag's default is the variable that ``mlflow server`` reads for it.
 
     Raises:
@@ -86,7 +88,7 @@ def arguments(argv: Sequence[str] | None, environ: Mapping[str, str]) -> argpars
     return given
 
 
-def private_variables(given: argparse.Namespace) -> dict[str, str]:
+def private_variables(given: Given) -> dict[str, str]:
     """Make the variables that ``mlflow server`` sets for its workers (``mlflow.server._run_server``).
 
     Args:
@@ -107,7 +109,7 @@ def private_variables(given: argparse.Namespace) -> dict[str, str]:
     return {name: value for name, value in variables.items() if value}
 
 
-def apply(given: argparse.Namespace) -> None:
+def apply(given: Given) -> None:
     """Put it all into this process' environment, for mlflow's modules read it when they are imported."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)

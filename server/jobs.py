@@ -14,12 +14,13 @@ from console import UserError
 from server import upstream
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
+
+    from server.environment import Given
 
 
 @contextmanager
-def job_runner(given: argparse.Namespace) -> Iterator[None]:
+def job_runner(given: Given) -> Iterator[None]:
     """Run mlflow's job runner beside this process, and end it with the block.
 
     Does what ``mlflow server`` does (``mlflow.server._run_server``). The runner watches this process

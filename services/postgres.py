@@ -7,18 +7,27 @@ it.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import pwd
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import arguments
+import flags
+import values
 from console import UserError, note, user_errors
 from database.installed import installed
+from flags import Flag, flag
 from process.tether import die_with_parent
+from verbs import Request, verb
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 UNPRIVILEGED = "nobody"
 PROGRAMS = "programs-"
@@ -159,18 +168,30 @@ def _make_cluster(folder: Path, data: Path, password: str) -> None:
     note(f"made a PostgreSQL cluster in {data}")
 
 
-def main() -> None:
-    """Read the flags."""
-    parser = argparse.ArgumentParser(prog="python -m services.postgres", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=5432)
-    parser.add_argument("--password-file", type=Path, required=True)
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a server setting")
-    given = parser.parse_args()
-    start(given.data, given.host, given.port, given.password_file, given.set)
+@verb(
+    "postgres",
+    "",
+    "Be PostgreSQL, with a cluster that is made if there is none.",
+    module=("services.postgres",),
+)
+class Postgres(Request):
+    """The service `postgres` of the host engine."""
+
+    data: str = flag(Flag("data", values.FOLDER, "folder of the cluster", required=True))
+    host: str = flag(flags.HOST, default="127.0.0.1")
+    port: int = flag(flags.PORT, default=5432)
+    password_file: str = flag(
+        flags.PASSWORD_FILE, help="file with the superuser's password, for a new cluster"
+    )
+    set: tuple[str, ...] = flag(flags.SET, help="a setting of the server; may be given again")
+
+
+def main(words: Sequence[str]) -> None:
+    """Do what a command line asks for; see `start`."""
+    given = arguments.read(words, Postgres)
+    start(Path(given.data), given.host, given.port, Path(given.password_file), list(given.set))
 
 
 if __name__ == "__main__":
     with user_errors():
-        main()
+        main(sys.argv[1:])

@@ -6,13 +6,22 @@ lets it in until then. The role is no superuser and may create nothing beside it
 
 from __future__ import annotations
 
-import argparse
+import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import arguments
+import flags
+import values
 from console import UserError, note, user_errors
+from flags import Flag, flag
+from verbs import Request, verb
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NAME = values.text("NAME", "a name", "mlflow")
 STARTING_UP = 120.0  # seconds; a server that has just been started refuses connections for a while
 
 
@@ -92,18 +101,29 @@ def _connect(host: str, port: int, owner: str, passwords: list[str]) -> tuple[An
             time.sleep(0.1)
 
 
-def main() -> None:
-    """Read the flags; passwords come from files."""
-    parser = argparse.ArgumentParser(prog="python -m services.role", description=__doc__)
-    parser.add_argument("--host", required=True)
-    parser.add_argument("--port", type=int, default=5432)
-    parser.add_argument("--database", default="mlflow")
-    parser.add_argument("--role", default="mlflow")
-    parser.add_argument("--owner", default="postgres")
-    parser.add_argument("--owner-password-file", type=Path, required=True)
-    parser.add_argument("--previous-owner-password-file", type=Path, help="empty but for a rotation")
-    parser.add_argument("--password-file", type=Path, required=True)
-    given = parser.parse_args()
+@verb("role", "", "Make sure that MLflow's own PostgreSQL role is there.", module=("services.role",))
+class Role(Request):
+    """The step `role` of every stack with a PostgreSQL."""
+
+    host: str = flag(flags.HOST, help="address of the server", required=True)
+    port: int = flag(flags.PORT, help="its port", default=5432)
+    database: str = flag(Flag("database", NAME, "the database of the role", default="mlflow"))
+    role: str = flag(Flag("role", NAME, "the role", default="mlflow"))
+    owner: str = flag(Flag("owner", NAME, "the superuser", default="postgres"))
+    owner_password_file: str = flag(
+        flags.PASSWORD_FILE, name="owner-password-file", help="file with the superuser's password"
+    )
+    previous_owner_password_file: str = flag(
+        Flag(
+            "previous-owner-password-file", values.FILE, "file with the one before; empty but for a rotation"
+        )
+    )
+    password_file: str = flag(flags.PASSWORD_FILE, help="file with the role's password")
+
+
+def main(words: Sequence[str]) -> None:
+    """Do what a command line asks for; see `ensure`."""
+    given = arguments.read(words, Role)
     files = [file for file in (given.owner_password_file, given.previous_owner_password_file) if file]
     ensure(
         given.host,
@@ -111,11 +131,11 @@ def main() -> None:
         given.database,
         given.role,
         owner=given.owner,
-        owner_passwords=[password for file in files if (password := file.read_text().strip())],
-        password=given.password_file.read_text().strip(),
+        owner_passwords=[password for file in files if (password := Path(file).read_text().strip())],
+        password=Path(given.password_file).read_text().strip(),
     )
 
 
 if __name__ == "__main__":
     with user_errors():
-        main()
+        main(sys.argv[1:])

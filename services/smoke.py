@@ -1,4 +1,4 @@
-"""``python -m services.smoke [--old-run=ID] [--json] URL``: does a tracking server work, as a client sees it?
+"""``python -m services.smoke --url=URL``: does a tracking server work, as a client sees it?
 
 Creates an experiment of its own, logs a run with a parameter, metrics and an artifact, reads all of it back,
 reads a run that was there before, and deletes what it made (``invoke cleanup`` then removes it for good).
@@ -6,14 +6,23 @@ reads a run that was there before, and deletes what it made (``invoke cleanup`` 
 
 from __future__ import annotations
 
-import argparse
 import os
+import sys
 import time
 import uuid
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
+import arguments
+import flags
+import values
 from console import UserError, emit_json, note, user_errors
+from flags import Flag, flag
+from verbs import Request, verb
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def smoke_test(url: str, old_run: str | None = None) -> dict[str, object]:
@@ -82,22 +91,27 @@ def _expect(found: object, wanted: object) -> None:
         raise _UnexpectedError(f"wrote {wanted!r} and read {found!r}")
 
 
-def main() -> None:
-    """Run the smoke test that the command line asks for."""
-    parser = argparse.ArgumentParser(
-        prog="python -m services.smoke", description="Use a tracking server once."
+@verb("smoke", "", "Use a tracking server once.", module=("services.smoke",))
+class Smoke(Request):
+    """The last step of an upgrade."""
+
+    url: str = flag(Flag("url", values.text("URL", "an address"), "address of the server", required=True))
+    old_run: str = flag(
+        Flag("old-run", values.text("ID", "the id of a run"), "a run that must be readable; else the newest")
     )
-    parser.add_argument("url")
-    parser.add_argument("--old-run", metavar="ID", help="a run that must be readable (default: the newest)")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    with user_errors():
-        answer = smoke_test(arguments.url, arguments.old_run)
-    if arguments.json:
+    json: bool = flag(flags.JSON)
+
+
+def main(words: Sequence[str]) -> None:
+    """Do what a command line asks for; see `smoke_test`."""
+    given = arguments.read(words, Smoke)
+    answer = smoke_test(given.url, given.old_run or None)
+    if given.json:
         emit_json(answer)
     else:
         note(f"{answer['url']} works: wrote and read back in {answer['seconds']} s")
 
 
 if __name__ == "__main__":
-    main()
+    with user_errors():
+        main(sys.argv[1:])

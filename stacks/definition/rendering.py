@@ -195,6 +195,7 @@ def _environment() -> Environment:
     environment.globals["process_environment"] = process_environment
     environment.filters["quoted"] = _compose_quoted
     environment.filters["argv"] = _supervisor_argv
+    environment.filters["json"] = json.dumps
     environment.filters["env"] = _supervisor_env
     environment.filters["percent"] = _percent
     return environment

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from console import UserError, confirm, note
 from files import require_room, write_atomically
+from services.smoke import Smoke
 from stacks import engines
 from stacks.state import environments
 from stacks.state.journal import Action, Journal, read
@@ -289,8 +290,7 @@ def _act(plan: Plan, before: Engine, after: Engine, timeout: float) -> dict[str,
         after.up(timeout=timeout)
         if plan.found is not None:
             begin("smoke test")
-            words = ["-m", "services.smoke", "--json", after.inner_url]
-            done["smoke"] = json.loads(after.capture(words))
+            done["smoke"] = json.loads(after.capture(Smoke(url=after.inner_url, json=True).argv()))
             done["schema"] = plan.found["head"]
     except BaseException as error:
         note(f"upgrade: '{journal.step}' failed; putting back MLflow {plan.before}")

@@ -9,7 +9,7 @@ Needs uv and Python 3.11. For each version and kind of database there are two sm
 
 from __future__ import annotations
 
-import argparse
+import argparse  # a tool that only we type
 import gzip
 import shutil
 import sqlite3

@@ -24,6 +24,29 @@ def test_no_file_of_code_is_long() -> None:
     assert {name: lines for name, lines in long.items() if lines > LIMIT} == {}
 
 
+ALONE = (
+    "images/object-store/object_store.py"  # nothing else of ours is in its image; its command line is silo's
+)
+
+
+def test_a_parser_of_its_own_has_its_reason_beside_it() -> None:
+    """Flags are declared in `flags.py` and read by `arguments.py`: whoever parses words otherwise says why."""
+    parsing = {
+        name: line.strip()
+        for name in FILES
+        if name.endswith(".py") and (ROOT / name).exists()
+        for line in (ROOT / name).read_text().splitlines()
+        if re.match(r"\s*(import|from) (argparse|optparse|getopt|click|typer)\b", line)
+    }
+    assert [name for name, line in parsing.items() if "  # " not in line] == [ALONE]
+    tools = ("benchmarks/", "tests/")
+    assert {name for name in parsing if not name.startswith(tools)} == {
+        "arguments.py",
+        "server/environment.py",
+        ALONE,
+    }
+
+
 @pytest.mark.parametrize("name", [name for name in FILES if name.endswith(".md")])
 def test_a_document_links_only_to_what_is_there(name: str) -> None:
     document = ROOT / name

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+import flags
 from develop import reference
-from flags import VARIABLES
+from flags import VARIABLES, Flag
 from stacks.definition.settings import PREFIX, Settings
 from verbs import VERBS
 
@@ -139,8 +140,7 @@ def test_every_command_that_is_named_can_be_typed() -> None:
 def test_every_flag_that_a_message_names_is_one_of_a_task() -> None:
     """Or of a program of ours that is no task; those of others stand behind the name of the program."""
     known = {f"--{flag.name}" for request in VERBS.values() for flag in request.verb.flags} | OF_INVOKE
-    for module in modules():
-        known |= set(re.findall(r"add_argument\(\s*\"(--[a-z-]+)\"", module.read_text()))
+    known |= {f"--{flag.name}" for flag in vars(flags).values() if isinstance(flag, Flag)}
     wrong: dict[str, set[str]] = {}
     for said in texts():
         if said.message and not re.search(r"-m |wsl |docker |pip |apt-get |git |\bdf |\bls ", said.text):

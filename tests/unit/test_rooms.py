@@ -38,7 +38,7 @@ MAY: dict[str, set[str]] = {
     "commandline": {"console", "process", "flags", "verbs", "arguments"},
     "artifacts": GROUND,
     "database": GROUND | FLAGS | {"artifacts"},
-    "gateway": DATA,
+    "gateway": DATA | FLAGS,
     "services": DATA | FLAGS,
     "server": DATA | {"gateway"},
     "backups": DATA | FLAGS | {"version"},

@@ -25,13 +25,14 @@ from cleanup.filters import KINDS
 from console import UsageError
 from images import catalogue
 from stacks.engines.choice import ENGINES
+from tests.support.programs import PROGRAMS
 from verbs import VERBS, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 TASKS = {name: request for name, request in VERBS.items() if request.verb.group}
-BESIDE = [request for request in VERBS.values() if request.verb.module]
+BESIDE = [*(request for request in VERBS.values() if request.verb.module), *PROGRAMS]
 
 
 def check(*words: str) -> None:
@@ -50,7 +51,7 @@ def test_every_verb_of_a_group_is_a_task_and_no_other() -> None:
     assert {request.verb.group for request in TASKS.values()} == {"Run", "Data", "Develop"}
 
 
-@pytest.mark.parametrize("request_type", VERBS.values(), ids=VERBS)
+@pytest.mark.parametrize("request_type", [*VERBS.values(), *PROGRAMS], ids=lambda one: one.verb.name)
 def test_a_field_has_the_name_and_the_type_of_its_flag(request_type: type[Request]) -> None:
     hints = typing.get_type_hints(request_type)
     for flag in request_type.verb.flags:
@@ -219,6 +220,9 @@ def test_beside_the_data_the_request_is_what_the_task_made(request_type: type[Re
             "IDS": "1,2",
             "KINDS": "runs",
             "TABLE.COLUMN": "a.b",
+            "KEY=VALUE": "a=b",
+            "PORT": "5557",
+            "URI": "http://some text, 'quoted'",
         }.get(flag.kind.metavar, "some text, 'quoted'\n\udcff")
         asked[flag.attribute] = arguments.parsed(
             flag, True if flag.switch else [sample] if flag.repeatable else sample

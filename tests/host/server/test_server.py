@@ -171,11 +171,11 @@ def test_job_execution_starts_the_runner_which_ends_with_the_server(start: Start
 
 def test_a_tethered_command_dies_with_its_parent_and_has_its_secret(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s3cret\n")
+    request = json.dumps({"env": {"KEY": str(tmp_path / "secret")}})
     show = "import os, time; print(os.getpid(), os.environ['KEY'], flush=True); time.sleep(600)"
     parent_code = (
         "import subprocess, sys, time;"
-        f"subprocess.Popen([sys.executable, '-m', 'process.tether', '--env',"
-        f" 'KEY={tmp_path / 'secret'}', '--',"
+        f"subprocess.Popen([sys.executable, '-m', 'process.tether', {request!r},"
         f" sys.executable, '-c', {show!r}]); time.sleep(600)"
     )
     with subprocess.Popen(
@@ -192,7 +192,7 @@ def test_a_tethered_command_dies_with_its_parent_and_has_its_secret(tmp_path: Pa
 def test_a_tether_without_its_secret_names_the_file(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
     answer = subprocess.run(
-        [sys.executable, "-m", "process.tether", "--env", f"KEY={missing}", "--", "true"],
+        [sys.executable, "-m", "process.tether", json.dumps({"env": {"KEY": str(missing)}}), "true"],
         env=clean_environment(),
         capture_output=True,
         text=True,
