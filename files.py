@@ -39,6 +39,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def require_file(path: Path) -> None:
+    """Hold that a path is no folder, pipe or device: some of these are read for ever.
+
+    Raises:
+        OSError: it is one; what is not there is left to whoever reads it.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file", str(path))
+
+
 def sync(path: Path) -> None:
     """Make sure that a file or a folder is on disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -214,7 +214,13 @@ def inside(one: BackupSet, name: str) -> Path:
 
 
 def list_sets(folder: Path) -> tuple[list[BackupSet], list[str]]:
-    """Return the complete sets of a folder, oldest first, and a line for each folder that is none."""
+    """Return the complete sets of a folder, oldest first, and a line for each folder that is none.
+
+    Raises:
+        UserError: something else than a folder is there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"the place of backups {folder} is no folder", "give another: --to=FOLDER")
     sets, rest = [], []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.is_dir() and path.name != "__pycache__":  # the default folder is this package's own, too

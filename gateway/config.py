@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from files import require_file
 from gateway.document import Document, kind_of
 
 if TYPE_CHECKING:
@@ -122,9 +123,12 @@ class _KeyStore:
             return self.environ[variable], ""
         path = Path(variable) if self.folder is None else self.folder / variable
         try:
+            require_file(path)
             key = path.read_text(encoding="utf-8").strip()
         except OSError as error:
             problem = "there is no" if isinstance(error, FileNotFoundError) else f"{error.strerror}:"
+        except ValueError:  # its name cannot be one, or it is not UTF-8
+            problem = "this cannot be read as text:"
         else:
             if key:
                 return key, ""

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from console import UserError
+from files import require_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -94,6 +95,7 @@ class Document:
         """
         self.path = path
         try:
+            require_file(path)
             text = path.read_text(encoding="utf-8")
             self._node = yaml.compose(text, Loader=yaml.SafeLoader)
             self._value = yaml.safe_load(text)
@@ -105,6 +107,23 @@ class Document:
             place = f"{path}, line {mark.line + 1}" if mark else str(path)
             problem = getattr(error, "problem", None) or "it cannot be parsed"
             raise UserError(f"{path.name} is not valid YAML: {problem}", f"file: {place}") from None
+        except (ValueError, RecursionError) as error:  # a date or a number that there is not; too deep
+            raise UserError(f"{path.name} holds what cannot be read: {error}", f"file: {path}") from None
+        self._refuse_twice(self._node, ())
+
+    def _refuse_twice(self, node: yaml.Node | None, at: Keys) -> None:
+        """Refuse a key that stands twice in one mapping: YAML would drop the first without a word."""
+        if isinstance(node, yaml.SequenceNode):
+            parts: list[tuple[str | int, yaml.Node]] = list(enumerate(node.value))
+        elif isinstance(node, yaml.MappingNode):
+            parts = [(str(key.value), value) for key, value in node.value]
+        else:
+            return
+        keys = [key for key, _ in parts]
+        if twice := [key for index, key in enumerate(keys) if key in keys[:index]]:
+            raise self.error((*at, twice[0]), "is there twice")
+        for key, value in parts:
+            self._refuse_twice(value, (*at, key))
 
     def read(self) -> File:
         """Return what it says.

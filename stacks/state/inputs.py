@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from console import UserError
+from files import require_file
 from stacks.definition.deployment import GatewayInputs, services_of
 from stacks.definition.services import SERVICES
 from stacks.definition.settings import ROOT
@@ -98,6 +99,7 @@ def _read(config: Path, keys: Path) -> GatewayInputs:
 
 def _text(file: Path) -> str:
     try:
+        require_file(file)
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,6 +107,51 @@ def test_what_is_no_yaml_is_told_by_its_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not valid YAML") as raised:
         load(file)
     assert raised.value.hints[0].startswith(f"file: {file}, line ")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("endpoints: " + "[" * 3000, "holds what cannot be read: maximum recursion depth"),
+        ("endpoints: 2024-99-99\n", "holds what cannot be read: month must be in 1..12"),
+        ("endpoints: 0x_\n", "holds what cannot be read: invalid literal"),
+        (f"endpoints: {'9' * 5000}\n", "holds what cannot be read: Exceeds the limit"),
+        (GOOD + "endpoints: []\n", "endpoints: is there twice"),
+        (
+            GOOD.replace("name: gpt", "name: gpt\n      name: other"),
+            "endpoints[0].model.name: is there twice",
+        ),
+    ],
+    ids=["deep", "date", "number", "long number", "twice", "twice below"],
+)
+def test_what_yaml_cannot_hold_is_told(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError) as answer:
+        load(written(tmp_path, text), tmp_path, {})
+    assert message in str(answer.value)
+    assert f"file: {tmp_path}/gateway.yaml" in str(answer.value)
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gateway.yaml")
+    for path in (tmp_path / "gateway.yaml", tmp_path):
+        with pytest.raises(UserError, match=r"cannot read .*: it is no file"):
+            load(path, tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("/dev/zero", "it is no file: secret file /dev/zero"),
+        ("{folder}", "it is no file: secret file {folder}"),
+        ('"a\\0b"', "this cannot be read as text: secret file "),
+        ("binary", "this cannot be read as text: secret file {folder}/binary"),
+    ],
+)
+def test_a_key_that_is_no_file_of_text_is_missing(tmp_path: Path, key: str, reason: str) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    text = GOOD.replace("$KEY", key.format(folder=tmp_path))
+    missing = load(written(tmp_path, text), tmp_path, {}).missing()
+    assert reason.format(folder=tmp_path) in missing["chat"]
 
 
 def test_a_key_written_into_the_file_is_refused_and_not_repeated(tmp_path: Path) -> None:
