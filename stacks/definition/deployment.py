@@ -142,7 +142,9 @@ class Deployment:
     @property
     def rotated(self) -> list[str]:
         """The names of the secrets that a rotation renews."""
-        return [one.name for service in self.services for one in SERVICES[service].secrets if one.rotated]
+        return [
+            secret.name for service in self.services for secret in SERVICES[service].secrets if secret.rotated
+        ]
 
     @property
     def gateway_digest(self) -> str:

@@ -264,7 +264,7 @@ def _from_dotenv(path: Path) -> dict[str, tuple[str, str]]:
         return {}
     from dotenv.parser import parse_stream
 
-    found = {}
+    given = {}
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -286,8 +286,8 @@ def _from_dotenv(path: Path) -> dict[str, tuple[str, str]]:
                     f"it is read from the environment alone: export {binding.key}={binding.value}",
                 )
             if binding.key is not None and binding.key.startswith(PREFIX):
-                found[binding.key.removeprefix(PREFIX).lower()] = (binding.value or "", where)
-    return {name: value for name, value in found.items() if value[0]}
+                given[binding.key.removeprefix(PREFIX).lower()] = (binding.value or "", where)
+    return {name: value for name, value in given.items() if value[0]}
 
 
 def _from_environment() -> dict[str, tuple[str, str]]:
@@ -299,10 +299,10 @@ def _from_environment() -> dict[str, tuple[str, str]]:
 
 
 def _from_overrides(overrides: list[str]) -> dict[str, tuple[str, str]]:
-    found = {}
+    given = {}
     for word in overrides:
         name, equals, value = word.partition("=")
         if not equals:
             raise UserError(f"--set takes KEY=VALUE, not '{word}'", "for example: invoke up --set port=5557")
-        found[name.strip().lower().replace("-", "_")] = (value, f"--set {word}")
-    return found
+        given[name.strip().lower().replace("-", "_")] = (value, f"--set {word}")
+    return given

@@ -77,14 +77,14 @@ def answer(command: Sequence[str], env: Mapping[str, str] | None = None) -> str:
         UserError: it failed; with the message that it ended with, whatever it wrote before.
     """
     try:
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     except OSError as error:
         raise gone(command[0], error) from None
-    if done.returncode != 0:
-        _, ours, message = done.stderr.strip().rpartition("error: ")
-        last = message.splitlines()[-1:] or [f"{command[0]} ended with exit code {done.returncode}"]
+    if ended.returncode != 0:
+        _, ours, message = ended.stderr.strip().rpartition("error: ")
+        last = message.splitlines()[-1:] or [f"{command[0]} ended with exit code {ended.returncode}"]
         raise UserError(message if ours else last[0])
-    return done.stdout
+    return ended.stdout
 
 
 class Engine(ABC):

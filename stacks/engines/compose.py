@@ -90,7 +90,7 @@ class ComposeEngine(Engine):
         self._try_externals(wanted)
         before = self._fresh()
         self._start(deadline, wanted if services else [])
-        while waiting := [one for one in self.services() if one.name in wanted and not one.ready]:
+        while waiting := [status for status in self.services() if status.name in wanted and not status.ready]:
             for status in waiting:
                 if SERVICES[status.name].oneshot and status.state == "exited":
                     raise self._not_ready(status, "failed")
@@ -106,9 +106,9 @@ class ComposeEngine(Engine):
         if not (self.deployment.state / FRAMES[self.name]).exists():
             return  # it was interrupted before anything could start
         words = ["down", "--remove-orphans", *(["--volumes"] if volumes else [])]
-        done = subprocess.run(self._compose(*words), capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise UserError(f"docker compose down failed: {done.stderr.strip()}")
+        answer = subprocess.run(self._compose(*words), capture_output=True, text=True, check=False)
+        if answer.returncode != 0:
+            raise UserError(f"docker compose down failed: {answer.stderr.strip()}")
         if volumes:
             reserve.remove(self.deployment)
             self.forget()
@@ -124,8 +124,8 @@ class ComposeEngine(Engine):
 
     def memory(self) -> dict[str, int]:
         """See `Engine.memory`; the engine counts a container's page cache out."""
-        found = self._containers().items()
-        running = {info["Name"].strip("/"): name for name, info in found if info["State"]["Running"]}
+        containers = self._containers().items()
+        running = {info["Name"].strip("/"): name for name, info in containers if info["State"]["Running"]}
         if not running:
             return {}
         text = printed(["docker", "stats", "--no-stream", "--format", "{{json .}}", *running]) or ""
@@ -228,11 +228,11 @@ class ComposeEngine(Engine):
         for name in services:
             if SERVICES[name].checks_external(self.deployment.settings):
                 command = self._compose("run", "--rm", "--no-deps", "--no-TTY", name)
-                done = subprocess.run(
+                answer = subprocess.run(
                     command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
                 )
-                if done.returncode != 0:
-                    lines = done.stderr.strip().splitlines()[-10:]
+                if answer.returncode != 0:
+                    lines = answer.stderr.strip().splitlines()[-10:]
                     nothing_started(self.deployment)
                     raise UserError(f"nothing was started: the step '{name}' failed", *lines)
 
@@ -323,11 +323,11 @@ class ComposeEngine(Engine):
         """
         labels = (f"project={self.deployment.project}", "oneoff=False")
         filters = [word for label in labels for word in ("--filter", f"label=com.docker.compose.{label}")]
-        found = (printed(["docker", "ps", "--all", "--quiet", *filters]) or "").split()
-        if not found:
+        ids = (printed(["docker", "ps", "--all", "--quiet", *filters]) or "").split()
+        if not ids:
             return {}
-        done = subprocess.run(["docker", "inspect", *found], capture_output=True, text=True, check=False)
-        infos = json.loads(done.stdout or "[]")  # without those that have just gone
+        answer = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True, check=False)
+        infos = json.loads(answer.stdout or "[]")  # without those that have just gone
         return {info["Config"]["Labels"]["com.docker.compose.service"]: info for info in infos}
 
     def _status(self, name: str, container: Any) -> ServiceStatus:
@@ -372,8 +372,8 @@ def with_images(deployment: Deployment, *, make: bool = True) -> Deployment:
         UserError: one is missing and cannot be had from here.
     """
     needed = {SERVICES[name].image: SERVICES[name] for name in deployment.services}
-    found = {name: _image(service, deployment, make=make) for name, service in sorted(needed.items())}
-    return replace(deployment, images=found)
+    images = {name: _image(service, deployment, make=make) for name, service in sorted(needed.items())}
+    return replace(deployment, images=images)
 
 
 def _image(service: Service, deployment: Deployment, *, make: bool) -> str:

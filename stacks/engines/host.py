@@ -136,8 +136,8 @@ class HostEngine(Engine):
         if self._supervisord.pid() is None:
             return {}
         running = {name: info["pid"] for name, info in self._supervisord.infos().items() if info["pid"]}
-        found = {name: _memory(pid) for name, pid in running.items()}
-        return {name: count for name, count in found.items() if count is not None}
+        used = {name: _memory(pid) for name, pid in running.items()}
+        return {name: count for name, count in used.items() if count is not None}
 
     def logs(self, *, service: str | None, follow: bool, tail: int) -> None:
         """See `Engine.logs`."""
@@ -209,11 +209,11 @@ class HostEngine(Engine):
         """The ports that processes of this deployment listen on."""
         pid = self._supervisord.pid()
         family = [] if pid is None else psutil.Process(pid).children(recursive=True)
-        found = set()
+        ports = set()
         for process in family:
             with suppress(psutil.Error):
-                found |= {c.laddr.port for c in process.net_connections("tcp") if c.laddr}
-        return found
+                ports |= {c.laddr.port for c in process.net_connections("tcp") if c.laddr}
+        return ports
 
     def _start(self, names: list[str], deadline: float, changed: set[str]) -> None:
         """Start services and wait until all of them are ready."""

@@ -47,13 +47,13 @@ def check_port_is_free(host: str, port: int, deployment: Deployment) -> None:
 
 def _neighbours(deployment: Deployment, port: int) -> list[str]:
     """Other stacks of this checkout that were brought up with this port."""
-    found = []
+    neighbours = []
     for name in sorted(path.parent.name for path in deployment.state.parent.glob(f"*/{RECORD}")):
         if name != deployment.name and name in catalogue.names():
             other = open_recorded(name)
             if any(port in SERVICES[service].ports(other.settings) for service in other.services):
-                found.append(name)
-    return found
+                neighbours.append(name)
+    return neighbours
 
 
 def _holder(port: int) -> str:

@@ -39,10 +39,10 @@ def compose_version() -> str | None:
 def printed(command: Sequence[str]) -> str | None:
     """What a command prints; None when it fails or is not there."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return answer.stdout.strip() if answer.returncode == 0 else None
 
 
 def release(text: str) -> Version:

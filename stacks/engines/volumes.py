@@ -55,17 +55,19 @@ class Volumes:
         names: dict[tuple[str, int], list[str]] = {}
         free: dict[tuple[str, int], int] = {}
         for service, info in containers.items():
-            volumes = {one["Destination"]: one["Name"] for one in info["Mounts"] if one["Type"] == "volume"}
+            volumes = {
+                mount["Destination"]: mount["Name"] for mount in info["Mounts"] if mount["Type"] == "volume"
+            }
             for folder, (device, total, left) in self._sizes(service, info, volumes).items():
-                one = (device, total)
-                names.setdefault(one, [])
-                if volumes[folder] not in names[one]:
-                    names[one].append(volumes[folder])
-                free[one] = left
-        found = [Disk(f"volume {', '.join(names[one])}", free[one], one[1], None) for one in names]
-        for disk in found:
+                place = (device, total)
+                names.setdefault(place, [])
+                if volumes[folder] not in names[place]:
+                    names[place].append(volumes[folder])
+                free[place] = left
+        disks = [Disk(f"volume {', '.join(names[place])}", free[place], place[1], None) for place in names]
+        for disk in disks:
             knows(disk, self.mend)
-        return found
+        return disks
 
     def _sizes(self, service: str, info: Any, volumes: Mapping[str, str]) -> dict[str, tuple[str, int, int]]:
         """Folder to the name of its device, and bytes in all and free; empty where the container does not tell."""

@@ -83,7 +83,9 @@ def _tell_newest(stack: str, to: str) -> None:
     from backups.sets import list_sets
 
     created = [
-        one.manifest["created"] for one in list_sets(Path(to))[0] if one.manifest.get("stack") == stack
+        backup.manifest["created"]
+        for backup in list_sets(Path(to))[0]
+        if backup.manifest.get("stack") == stack
     ]
     if not created:
         note(
@@ -257,10 +259,10 @@ def _engine(stack: str) -> Engine:
     engine = engines.running(open_recorded(stack))
     stores = engine.deployment.having("keeps_data")
     deadline = time.monotonic() + ANSWER_SECONDS
-    while away := [one for one in engine.services() if one.name in stores and not one.ready]:
-        hung = [one.name for one in away if one.state == "running"]
+    while away := [status for status in engine.services() if status.name in stores and not status.ready]:
+        hung = [status.name for status in away if status.state == "running"]
         if len(hung) < len(away):
-            gone = next(one for one in away if one.name not in hung)
+            gone = next(status for status in away if status.name not in hung)
             raise UserError(
                 f"the data of stack '{stack}' is out of reach: its service '{gone.name}' is {gone.state}",
                 f"start it: invoke up --stack={stack}",
@@ -305,12 +307,12 @@ def _named(engine: Engine) -> dict[str, str]:
 def _existing_set(given: str) -> Path:
     from backups.sets import LATEST, newest
 
-    one = Path(given).absolute()
-    if one.name == LATEST and not one.exists():
-        return newest(one.parent)
-    if not one.is_dir():
-        raise UserError(f"no backup at {one}", "to see the sets there are: invoke backups")
-    return one
+    place = Path(given).absolute()
+    if place.name == LATEST and not place.exists():
+        return newest(place.parent)
+    if not place.is_dir():
+        raise UserError(f"no backup at {place}", "to see the sets there are: invoke backups")
+    return place
 
 
 def folder_of_sets(given: str) -> Path:

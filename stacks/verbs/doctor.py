@@ -51,9 +51,9 @@ def _engines() -> list[Finding]:
     rows = []
     for name, engine in ENGINES.items():
         problem = engine.why_not()
-        found = problem[0] if problem else "ready"
+        state = problem[0] if problem else "ready"
         rows.append(
-            Finding(f"{name} engine", f"up --engine={name}", problem is None, found, problem and problem[1])
+            Finding(f"{name} engine", f"up --engine={name}", problem is None, state, problem and problem[1])
         )
     return rows
 

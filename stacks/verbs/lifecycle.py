@@ -118,7 +118,7 @@ def status(deployment: Deployment) -> dict[str, Any]:
     disks = [disk.as_json() for disk, _ in written_to().values()]
     answer["down"] = deployment.recorded.down
     well = {"healthy", "done"}
-    away = [one["name"] for one in answer["services"] if one.get("health") not in well]
+    away = [service["name"] for service in answer["services"] if service.get("health") not in well]
     answer["missing"] = [] if answer["down"] else away
     # one that does not answer would only be waited for
     held = {} if set(away) & set(deployment.having("keeps_data")) else engine.stores()

@@ -85,8 +85,8 @@ def find(deployments: list[Deployment], *, images: bool) -> list[Unused]:
         deployments: the stacks whose environments are looked through, as their last `up` left them.
         images: look through the images too, on the engine that answers, if one does.
     """
-    named = {reference for one in deployments for reference in one.recorded.images.values()}
-    found = [
+    named = {reference for deployment in deployments for reference in deployment.recorded.images.values()}
+    unused = [
         Unused("image", tag or identity.removeprefix("sha256:")[:12], number, identity)
         for identity, tag, number in (build.unused(named) if images and docker.answers() else [])
     ]
@@ -95,8 +95,8 @@ def find(deployments: list[Deployment], *, images: bool) -> list[Unused]:
             continue
         for path in environments.others(deployment):
             name = f"{path.name} of stack '{deployment.name}'"
-            found.append(Unused("environment", name, _bytes(path), str(path), deployment.name))
-    return found
+            unused.append(Unused("environment", name, _bytes(path), str(path), deployment.name))
+    return unused
 
 
 def _remove(plan: list[Unused], deployments: list[Deployment]) -> None:

@@ -18,15 +18,15 @@ def catalogue(*, as_json: bool) -> None:
     """Every stack of the catalogue."""
     from stacks.engines.choice import ENGINES
 
-    found = [stack_files.load(name) for name in stack_files.names()]
+    stacks = [stack_files.load(name) for name in stack_files.names()]
     engines = sorted(ENGINES)
     if as_json:
-        rows = [{**vars(stack), "services": list(stack.services), "engines": engines} for stack in found]
+        rows = [{**vars(stack), "services": list(stack.services), "engines": engines} for stack in stacks]
         emit_json({"stacks": rows})
         return
     _print_table(
         ["stack", "what it is", "services", "engines"],
-        [[stack.name, stack.description, " ".join(stack.services), " ".join(engines)] for stack in found],
+        [[stack.name, stack.description, " ".join(stack.services), " ".join(engines)] for stack in stacks],
     )
 
 

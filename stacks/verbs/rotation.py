@@ -102,9 +102,9 @@ def finish(deployment: Deployment, engine: str) -> None:
         path = secrets.folder(deployment) / name
         if path.exists():
             secrets.write(path, "", engine)
-    done = place.with_name(f"{place.name}.done")
-    place.rename(done)
-    shutil.rmtree(done)
+    ended = place.with_name(f"{place.name}.done")
+    place.rename(ended)
+    shutil.rmtree(ended)
 
 
 def _left_alone(deployment: Deployment) -> list[str]:
