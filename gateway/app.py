@@ -33,11 +33,13 @@ def create(gateway: Gateway, hosts: Sequence[str]) -> App:
 
     missing = gateway.missing()
     config = GatewayConfig(
-        endpoints=[EndpointConfig(**one.for_mlflow()) for one in gateway.endpoints if not one.missing],
-        routes=[TrafficRouteConfig(**one.for_mlflow()) for one in gateway.routes if not one.missing],
+        endpoints=[
+            EndpointConfig(**endpoint.for_mlflow()) for endpoint in gateway.endpoints if not endpoint.missing
+        ],
+        routes=[TrafficRouteConfig(**route.for_mlflow()) for route in gateway.routes if not route.missing],
     )
     app: Any = create_app_from_config(config)
-    served = {one.name for one in gateway.all()} - missing.keys()
+    served = {entry.name for entry in gateway.all()} - missing.keys()
     provider = app._get_provider_by_name
 
     def provider_or_reason(name: str) -> Any:

@@ -77,11 +77,11 @@ class MissingKeys:
             if message["type"] == "http.response.start" and message["status"] == 404:
                 start.update(message)
             elif start and message["type"] == "http.response.body":
-                found = _NOT_FOUND.search(message.get("body", b"").decode("utf-8", "replace"))
-                reason = self.reason(found[1]) if found else ""
-                if found and reason:
+                unknown = _NOT_FOUND.search(message.get("body", b"").decode("utf-8", "replace"))
+                reason = self.reason(unknown[1]) if unknown else ""
+                if unknown and reason:
                     start.clear()
-                    await respond(send, 503, error_body(no_key(found[1], reason)))
+                    await respond(send, 503, error_body(no_key(unknown[1], reason)))
                 else:
                     await send(dict(start))
                     start.clear()

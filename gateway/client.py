@@ -63,4 +63,4 @@ class Server:
 
     def listed(self, path: str, key: str, name: str) -> dict[str, dict[str, Any]]:
         """List all things of a kind by name."""
-        return {thing[name]: thing for thing in self.call("GET", f"{path}/list").get(key, [])}
+        return {entry[name]: entry for entry in self.call("GET", f"{path}/list").get(key, [])}

@@ -106,7 +106,7 @@ class Gateway:
 
     def missing(self) -> dict[str, str]:
         """Collect the names that cannot be served, each with its reason."""
-        return {one.name: one.missing for one in self.all() if one.missing}
+        return {entry.name: entry.missing for entry in self.all() if entry.missing}
 
 
 class _KeyStore:
@@ -244,12 +244,12 @@ def _with_keys(
     document: Document, store: _KeyStore, keys: Keys, config: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
     """Put the provider keys into a config: the config, and which key is missing or ""."""
-    found: dict[str, Any] = {}
+    complete: dict[str, Any] = {}
     missing = ""
     for name, value in config.items():
         at = (*keys, name)
         if isinstance(value, dict):
-            found[name], lacking = _with_keys(document, store, at, value)
+            complete[name], lacking = _with_keys(document, store, at, value)
             missing = missing or lacking
         elif _SECRET_FIELD.search(name) and value is not None:
             if not isinstance(value, str):
@@ -263,11 +263,11 @@ def _with_keys(
                     "put the key into a secret file, and its name here",
                 )
             key, lacking = store.find(value)
-            found[name] = key or "missing"
+            complete[name] = key or "missing"
             missing = missing or lacking
         else:
-            found[name] = value
-    return found, missing
+            complete[name] = value
+    return complete, missing
 
 
 def _route(document: Document, keys: Keys, entry: RouteEntry, endpoints: Mapping[str, Endpoint]) -> Route:

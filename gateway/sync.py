@@ -128,7 +128,7 @@ def sync(gateway: Gateway, server: Server, *, usage_tracking: bool = False) -> R
         UserError: something cannot be translated (before anything is changed), a name is taken by an endpoint
             that somebody made, or the server refuses.
     """
-    models = {one.name: wanted(one) for one in gateway.endpoints}
+    models = {endpoint.name: wanted(endpoint) for endpoint in gateway.endpoints}
     for route in gateway.routes:
         if route.kind not in KINDS:
             raise UserError(
@@ -147,36 +147,36 @@ class _Sync:
 
     def run(self, gateway: Gateway, models: dict[str, Wanted]) -> Report:
         report = Report(missing=gateway.missing())
-        taken = [one.name for one in gateway.all() if not _ours(self.endpoints.get(one.name))]
+        taken = [entry.name for entry in gateway.all() if not _ours(self.endpoints.get(entry.name))]
         if taken:
             raise UserError(
                 f"the server already has an endpoint '{taken[0]}' that was not made from gateway.yaml",
                 "rename one of the two; nothing was changed",
             )
-        for one in gateway.all():
-            if one.missing:
+        for entry in gateway.all():
+            if entry.missing:
                 continue
-            there = self.endpoints.get(one.name)
-            changed = self.endpoint(one, models) if isinstance(one, Endpoint) else self.route(one)
+            there = self.endpoints.get(entry.name)
+            changed = self.endpoint(entry, models) if isinstance(entry, Endpoint) else self.route(entry)
             outcome = report.created if there is None else report.updated if changed else report.unchanged
-            outcome.append(one.name)
-        report.deleted = self.delete({one.name for one in gateway.all()}, models.keys())
+            outcome.append(entry.name)
+        report.deleted = self.delete({entry.name for entry in gateway.all()}, models.keys())
         return report
 
-    def endpoint(self, one: Endpoint, models: dict[str, Wanted]) -> bool:
-        want = models[one.name]
-        tags = {tag["key"]: tag.get("value") for tag in self.endpoints.get(one.name, {}).get("tags", [])}
+    def endpoint(self, endpoint: Endpoint, models: dict[str, Wanted]) -> bool:
+        want = models[endpoint.name]
+        tags = {tag["key"]: tag.get("value") for tag in self.endpoints.get(endpoint.name, {}).get("tags", [])}
         new_key = tags.get(DIGEST_TAG) != want.digest()
-        secret, changed = self.secret(one.name, want, new_key=new_key)
-        changed |= self.definition(one.name, want, secret)
-        changed |= self.linked(one.name, {one.name: 100}, split=False)
+        secret, changed = self.secret(endpoint.name, want, new_key=new_key)
+        changed |= self.definition(endpoint.name, want, secret)
+        changed |= self.linked(endpoint.name, {endpoint.name: 100}, split=False)
         if new_key:  # last, so that a run cut short writes the key again
-            tag = {"endpoint_id": self.endpoints[one.name]["endpoint_id"], "key": DIGEST_TAG}
+            tag = {"endpoint_id": self.endpoints[endpoint.name]["endpoint_id"], "key": DIGEST_TAG}
             self.server.call("POST", "endpoints/set-tag", {**tag, "value": want.digest()})
         return changed
 
-    def route(self, one: Route) -> bool:
-        return self.linked(one.name, one.shares, split=True)
+    def route(self, route: Route) -> bool:
+        return self.linked(route.name, route.shares, split=True)
 
     def secret(self, name: str, want: Wanted, *, new_key: bool) -> tuple[str, bool]:
         there = self.secrets.get(_label(name))
