@@ -71,14 +71,14 @@ class Import:
             there = path.with_suffix(".py").exists() or (path / "__init__.py").exists()
             return "" if there else "there is no such module"
         try:
-            thing: Any = importlib.import_module(module)
+            named: Any = importlib.import_module(module)
             for attribute in attributes.split("."):
-                thing = getattr(thing, attribute)
+                named = getattr(named, attribute)
         except (ImportError, AttributeError) as error:
             return str(error)
-        if self.value and thing != self.value:
-            return f"it is {thing!r}"
-        return "" if self.takes is None else _refusal(thing, self.takes)
+        if self.value and named != self.value:
+            return f"it is {named!r}"
+        return "" if self.takes is None else _refusal(named, self.takes)
 
 
 @dataclass(frozen=True)

@@ -156,10 +156,10 @@ def _make_cluster(folder: Path, data: Path, password: str) -> None:
         *(str(folder / "initdb"), "--pgdata", str(fresh), "--username", "postgres", "--encoding", "UTF8"),
         *("--no-locale", "--auth", "scram-sha-256", "--pwfile", f"/dev/fd/{reading}"),
     ]
-    done = subprocess.run(command, pass_fds=[reading], capture_output=True, text=True, check=False)
+    answer = subprocess.run(command, pass_fds=[reading], capture_output=True, text=True, check=False)
     os.close(reading)
-    if done.returncode != 0:
-        raise UserError("initdb cannot make the cluster", *done.stderr.strip().splitlines()[-5:])
+    if answer.returncode != 0:
+        raise UserError("initdb cannot make the cluster", *answer.stderr.strip().splitlines()[-5:])
     for part in sorted(
         fresh.iterdir(), key=lambda path: path.name == "PG_VERSION"
     ):  # what marks it complete, last

@@ -50,7 +50,9 @@ def smoke_test(url: str, old_run: str | None = None) -> dict[str, object]:
     try:
         step = "read an old run"
         if old_run is None:
-            experiments = [one.experiment_id for one in client.search_experiments(max_results=1000)]
+            experiments = [
+                experiment.experiment_id for experiment in client.search_experiments(max_results=1000)
+            ]
             newest = client.search_runs(experiments, max_results=1, order_by=["attributes.start_time DESC"])
             old_run = newest[0].info.run_id if newest else None
         if old_run:
@@ -86,9 +88,9 @@ class _UnexpectedError(Exception):
     """What was read is not what was written."""
 
 
-def _expect(found: object, wanted: object) -> None:
-    if found != wanted:
-        raise _UnexpectedError(f"wrote {wanted!r} and read {found!r}")
+def _expect(read: object, written: object) -> None:
+    if read != written:
+        raise _UnexpectedError(f"wrote {written!r} and read {read!r}")
 
 
 @verb("smoke", "", "Use a tracking server once.", module=("services.smoke",))

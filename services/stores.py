@@ -33,9 +33,9 @@ def examine(backend_store_uri: str, artifacts_destination: str) -> dict[str, Any
         UserError: the database cannot be reached.
     """
     engine = connect(backend_store_uri)
-    found = {"schema": read_schema(engine).as_json(), "database": dialect_of(engine).size()}
+    stores = {"schema": read_schema(engine).as_json(), "database": dialect_of(engine).size()}
     artifacts = _artifact_bytes(artifacts_destination)
-    return found if artifacts is None else {**found, "artifacts": artifacts}
+    return stores if artifacts is None else {**stores, "artifacts": artifacts}
 
 
 def _artifact_bytes(destination: str) -> int | None:
