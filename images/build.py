@@ -278,7 +278,7 @@ def unused(named: Collection[str] = ()) -> list[tuple[str, str, int]]:
     """
     wanted = {reference(name) for name in names()} | set(named)
     wanted |= {packages.tag(catalogue.image(name).base) for name in names()}
-    used = engine.images_in_use() | {row["Id"] for one in wanted if (row := engine.inspect(one))}
+    used = engine.images_in_use() | {row["Id"] for name in wanted if (row := engine.inspect(name))}
     rows = {row["Id"]: row for label in (LABEL, packages.LABEL) for row in engine.labelled(label)}
     return [
         (identity, (row["RepoTags"] or [""])[0], int(row["Size"]))

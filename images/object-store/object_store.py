@@ -62,7 +62,7 @@ def read(name: str) -> str:
 
 def keys() -> list[tuple[str, str]]:
     """Every access key and its secret."""
-    found = [(read("MINIO_ROOT_USER"), read("MINIO_ROOT_PASSWORD"))]
+    pairs = [(read("MINIO_ROOT_USER"), read("MINIO_ROOT_PASSWORD"))]
     named = os.environ.get("MLFLOW_S3_KEYS_FILE")
     if named:
         path = SECRETS / named
@@ -70,20 +70,20 @@ def keys() -> list[tuple[str, str]]:
         try:
             profiles.read_string(path.read_text())
             rows = [profiles[name] for name in profiles.sections()]
-            found += [(row["aws_access_key_id"], row["aws_secret_access_key"]) for row in rows]
+            pairs += [(row["aws_access_key_id"], row["aws_secret_access_key"]) for row in rows]
         except OSError as error:
             fail(f"cannot read {path}: {error.strerror}", "MLFLOW_S3_KEYS_FILE names it")
         except (configparser.Error, KeyError):
             fail(f"{path} is no AWS shared credentials file", "MLFLOW_S3_KEYS_FILE names it")
-    found = [pair for pair in found if any(pair)]
-    if not found:
+    pairs = [pair for pair in pairs if any(pair)]
+    if not pairs:
         fail(
             "no keys: the store would be open to all", "set MINIO_ROOT_USER_FILE and MINIO_ROOT_PASSWORD_FILE"
         )
-    for access, secret in found:
+    for access, secret in pairs:
         if len(access) < SHORTEST_KEY or not secret or set('",\n') & set(access + secret):
             fail("a key is empty, too short, or holds a comma or a quotation mark", f"access key: {access!r}")
-    return found
+    return pairs
 
 
 def as_list(pairs: list[tuple[str, str]]) -> str:
