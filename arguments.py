@@ -96,12 +96,12 @@ def from_variables(
     Raises:
         UsageError: what one says means nothing.
     """
-    found: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     for flag in verb.flags:
         for name in (flag.variable if own else "", flag.server_variable if server else ""):
             if name and environment.get(name):
-                found.setdefault(flag.attribute, flag.parse(environment[name]))
-    return found
+                given.setdefault(flag.attribute, flag.parse(environment[name]))
+    return given
 
 
 class _Parser(argparse.ArgumentParser):

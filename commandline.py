@@ -236,8 +236,8 @@ def _no_idea(
             f"see: invoke --help{f' {verb.name}' if verb else ''}",
         )
     for flag in verb.of_task() if verb else ():
-        given = [one for one in words if one.split("=")[0] == f"--{flag.name}"]
-        if flag.switch and any(one == f"--{flag.name}={word}" for one in given):
+        given = [argument for argument in words if argument.split("=")[0] == f"--{flag.name}"]
+        if flag.switch and any(argument == f"--{flag.name}={word}" for argument in given):
             return UsageError(
                 f"--{flag.name} takes no value, not '{word}'", f"type: --{flag.name}, or leave it out"
             )

@@ -40,15 +40,15 @@ class Verb:
 
     def flag(self, attribute: str) -> Flag:
         """Its flag of that attribute."""
-        return next(one for one in self.flags if one.attribute == attribute)
+        return next(flag for flag in self.flags if flag.attribute == attribute)
 
     def of_task(self) -> tuple[Flag, ...]:
         """The flags that `invoke` knows."""
-        return tuple(one for one in self.flags if one.side != "beside")
+        return tuple(flag for flag in self.flags if flag.side != "beside")
 
     def beside_data(self) -> tuple[Flag, ...]:
         """The flags that its module knows."""
-        return tuple(one for one in self.flags if one.side != "task")
+        return tuple(flag for flag in self.flags if flag.side != "task")
 
 
 class Request:
@@ -60,10 +60,10 @@ class Request:
     verb: ClassVar[Verb]
 
     def __init__(self, **given: Any) -> None:
-        for one in self.verb.flags:
-            if one.required and one.attribute not in given:
-                raise UsageError(f"{self.verb.name} needs {one.spelled}", f"its value: {one.help}")
-            vars(self)[one.attribute] = given.pop(one.attribute, one.empty)
+        for declared in self.verb.flags:
+            if declared.required and declared.attribute not in given:
+                raise UsageError(f"{self.verb.name} needs {declared.spelled}", f"its value: {declared.help}")
+            vars(self)[declared.attribute] = given.pop(declared.attribute, declared.empty)
         if given:
             raise UsageError(f"{self.verb.name} has no flag --{min(given).replace('_', '-')}")
 
@@ -86,7 +86,7 @@ class Request:
 
     def argv(self) -> list[str]:
         """The words after ``python`` that have this done beside the data: the module, and the request as JSON."""
-        default = {one.attribute: one.empty for one in self.verb.beside_data()}
+        default = {flag.attribute: flag.empty for flag in self.verb.beside_data()}
         given = {name: getattr(self, name) for name in default if getattr(self, name) != default[name]}
         return ["-m", *self.verb.module, json.dumps(given)]
 

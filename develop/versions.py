@@ -33,7 +33,7 @@ def document() -> str:
             "",
             _table(
                 ("what", "since MLflow", "with older ones"),
-                [(one.name, one.since, one.before) for one in FEATURES.values()],
+                [(feature.name, feature.since, feature.before) for feature in FEATURES.values()],
             ),
             "",
             "## What is installed beside an older one",

@@ -56,7 +56,7 @@ class StackUnderTest:
 
     def invoke(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run one task; a wrong exit code fails with all that it printed (None takes any)."""
-        done = subprocess.run(
+        answer = subprocess.run(
             self.command(*words),
             cwd=self.root,
             env=self.environment(),
@@ -66,10 +66,10 @@ class StackUnderTest:
             check=False,
             timeout=600,
         )
-        assert expect in {None, done.returncode}, (
-            f"{words} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert expect in {None, answer.returncode}, (
+            f"{words} ended with {answer.returncode}\n{answer.stdout}\n{answer.stderr}"
         )
-        return done
+        return answer
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start one task and leave it running, in a session of its own."""
