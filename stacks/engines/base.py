@@ -115,7 +115,11 @@ class Engine(ABC):
 
     @abstractmethod
     def down(self, *, volumes: bool) -> None:
-        """Stop and remove what runs; data stays unless `volumes`."""
+        """Stop and remove what runs; data stays unless `volumes`.
+
+        Raises:
+            UserError: the engine could not stop all of it; with the engine's message.
+        """
 
     @abstractmethod
     def services(self) -> list[ServiceStatus]:
@@ -127,7 +131,16 @@ class Engine(ABC):
 
     @abstractmethod
     def logs(self, *, service: str | None, follow: bool, tail: int) -> None:
-        """Write the last `tail` log lines of one service or all to standard output."""
+        """Write log lines to standard output; Ctrl-C ends it.
+
+        Args:
+            service: of one service; None for all.
+            follow: go on with what comes.
+            tail: how many of the last lines, of each service.
+
+        Raises:
+            UserError: there are none yet.
+        """
 
     @abstractmethod
     def run(

@@ -105,7 +105,7 @@ def require(deployment: Deployment) -> None:
 
 
 def settle(deployment: Deployment) -> None:
-    """Before an `up`: hold that a stack starts with the version that the settings ask for, or goes on with its own.
+    """Hold, before an `up`, that a stack starts with the version that the settings ask for, or goes on with its own.
 
     Raises:
         UserError: it runs another one, or cannot run that one.

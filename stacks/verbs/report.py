@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def catalogue(*, as_json: bool) -> None:
-    """Every stack of the catalogue."""
+    """Print every stack of the catalogue."""
     from stacks.engines.choice import ENGINES
 
     stacks = [stack_files.load(name) for name in stack_files.names()]
@@ -31,7 +31,7 @@ def catalogue(*, as_json: bool) -> None:
 
 
 def up(answer: dict[str, Any], *, as_json: bool) -> None:
-    """What is up, and where."""
+    """Print what is up, and where."""
     if as_json:
         emit_json(answer)
         return
@@ -40,7 +40,7 @@ def up(answer: dict[str, Any], *, as_json: bool) -> None:
 
 
 def rotated(answer: dict[str, Any] | None, *, as_json: bool) -> None:
-    """Which secrets are new; nothing after a no."""
+    """Print which secrets are new; nothing after a no."""
     if answer and as_json:
         emit_json(answer)
     elif answer:
@@ -48,7 +48,7 @@ def rotated(answer: dict[str, Any] | None, *, as_json: bool) -> None:
 
 
 def upgraded(answer: dict[str, Any] | None, *, as_json: bool) -> None:
-    """Which version runs now; nothing after a no."""
+    """Print which version runs now; nothing after a no."""
     if answer and as_json:
         emit_json(answer)
     elif answer and answer["changed"]:
@@ -61,7 +61,7 @@ def upgraded(answer: dict[str, Any] | None, *, as_json: bool) -> None:
 
 
 def status(answer: dict[str, Any], *, as_json: bool) -> None:
-    """How each service is, and what the data takes."""
+    """Print how each service is, and what the data takes."""
     if as_json:
         emit_json(answer)
         return
@@ -108,7 +108,7 @@ def status(answer: dict[str, Any], *, as_json: bool) -> None:
 
 
 def rendered(files: dict[str, str], output: str) -> None:
-    """The rendered files, or where they went."""
+    """Print the rendered files, by the paths they have in a stack, or the folder `output` that they went to."""
     for path, text in files.items():
         if output:
             note(f"wrote {output}/{path}")
@@ -117,7 +117,7 @@ def rendered(files: dict[str, str], output: str) -> None:
 
 
 def doctor(findings: list[Finding], *, as_json: bool) -> None:
-    """What this machine has and lacks."""
+    """Print what this machine has and lacks."""
     if as_json:
         emit_json({"findings": [vars(finding) for finding in findings]})
         return
@@ -137,7 +137,7 @@ def doctor(findings: list[Finding], *, as_json: bool) -> None:
 
 
 def pruned(answer: dict[str, Any], *, as_json: bool) -> None:
-    """What is gone."""
+    """Print what is gone."""
     if as_json:
         emit_json(answer)
     elif answer["removed"]:
@@ -145,7 +145,7 @@ def pruned(answer: dict[str, Any], *, as_json: bool) -> None:
 
 
 def about(answer: dict[str, Any], *, as_json: bool) -> None:
-    """Versions, a line each."""
+    """Print versions, a line each."""
     if as_json:
         emit_json(answer)
         return

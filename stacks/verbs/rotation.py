@@ -92,7 +92,7 @@ def begin(deployment: Deployment, names: list[str]) -> None:
 
 
 def finish(deployment: Deployment, engine: str) -> None:
-    """After an `up` that went well: forget the values before; nothing, where no rotation was begun."""
+    """Forget the old values, after an `up` that went well; nothing, where no rotation was begun."""
     place = deployment.state / ROTATION
     for rest in ("new", "done"):  # of one that was killed before it counted, or after it ended
         shutil.rmtree(place.with_name(f"{place.name}.{rest}"), ignore_errors=True)
