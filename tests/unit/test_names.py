@@ -6,7 +6,6 @@ import ast
 import re
 from functools import cache
 from itertools import chain, pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -15,12 +14,13 @@ import flags
 from develop import reference
 from flags import VARIABLES, Flag
 from stacks.definition.settings import PREFIX, Settings
+from tests.support.sources import ROOT, code
 from verbs import VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 TASKS = {name: request.verb for name, request in VERBS.items() if request.verb.group}
 OF_INVOKE = {"--list", "--help", "--debug", "--complete"}
 SAYS = {"UserError", "UsageError", "StoreError", "note", "confirm", "Flag", "result"}
@@ -73,7 +73,7 @@ def of_code(path: Path) -> Iterator[Said]:
 @cache
 def modules() -> list[Path]:
     """Every module but the tests."""
-    return [path for path in sorted(ROOT.rglob("*.py")) if not HIDDEN & set(path.relative_to(ROOT).parts)]
+    return [path for path in code() if not HIDDEN & set(path.relative_to(ROOT).parts)]
 
 
 @cache

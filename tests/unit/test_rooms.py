@@ -9,11 +9,15 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.sources import ROOT, code
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 STOREYS = ("stacks", "tests", "develop")  # their folders are rooms
 
 GROUND = {"disks", "console", "files", "process"}
@@ -71,15 +75,10 @@ EXCEPTIONS: set[tuple[str, str]] = set()
 @cache
 def modules() -> dict[str, Path]:
     """Every module of the repository by its name."""
-    paths = [
-        path
-        for path in ROOT.rglob("*.py")
-        if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
-    ]
-    names = (path.relative_to(ROOT).with_suffix("").parts for path in paths)
+    names = (path.relative_to(ROOT).with_suffix("").parts for path in code())
     return {
         ".".join(parts[:-1] if parts[-1] == "__init__" else parts): path
-        for parts, path in zip(names, paths, strict=True)
+        for parts, path in zip(names, code(), strict=True)
     }
 
 
