@@ -104,9 +104,9 @@ def test_the_page_needs_no_network_and_escapes_names() -> None:
 
 
 def test_totals_count_all_and_the_list_only_the_largest() -> None:
-    found = as_json([Usage("1", "a", bytes=10), Usage("2", "b", bytes=5)], 1)
-    assert found["total"]["bytes"] == 15
-    assert [item["name"] for item in found["experiments"]] == ["a"]
+    shown = as_json([Usage("1", "a", bytes=10), Usage("2", "b", bytes=5)], 1)
+    assert shown["total"]["bytes"] == 15
+    assert [item["name"] for item in shown["experiments"]] == ["a"]
 
 
 def test_references_that_differ_in_a_value_alone_are_each_deleted() -> None:

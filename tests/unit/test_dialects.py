@@ -66,8 +66,8 @@ def _is_address(node: ast.AST) -> bool:
 
 
 def test_only_the_dialects_decide_by_what_kind_a_database_is() -> None:
-    found = {name: decisions((ROOT / name).read_text()) for name in CODE if name not in INSIDE}
-    assert {name: places for name, places in found.items() if places} == {}
+    decided = {name: decisions((ROOT / name).read_text()) for name in CODE if name not in INSIDE}
+    assert {name: places for name, places in decided.items() if places} == {}
 
 
 @pytest.mark.parametrize(

@@ -50,9 +50,9 @@ def test_about() -> None:
 
 
 def test_prune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = prune.Unused("image", "x", 1, str(tmp_path))
+    unused = prune.Unused("image", "x", 1, str(tmp_path))
     monkeypatch.setenv("CI", "true")
-    monkeypatch.setattr(prune, "find", lambda *_, **__: [one])
+    monkeypatch.setattr(prune, "find", lambda *_, **__: [unused])
     hold("prune", prune.prune())
 
 
@@ -86,8 +86,8 @@ def test_backup(tmp_path: Path) -> None:
     manifest = {
         name: SECTIONS["backup"][name] for name in ("created", "purpose", "mlflow_version", "seconds")
     }
-    one = BackupSet(tmp_path, {**manifest, "database": database, "artifacts": artifacts, "keys": []})
-    hold("backup", one.as_json())
+    backup_set = BackupSet(tmp_path, {**manifest, "database": database, "artifacts": artifacts, "keys": []})
+    hold("backup", backup_set.as_json())
 
 
 def test_usage() -> None:

@@ -121,8 +121,8 @@ def wrong_setting(assignment: str) -> Iterator[str]:
         yield f"setting {name}"
 
 
-def report(found: dict[str, set[str]]) -> str:
-    return "\n".join(f"{name}: {', '.join(sorted(where))}" for name, where in sorted(found.items()))
+def report(places: dict[str, set[str]]) -> str:
+    return "\n".join(f"{name}: {', '.join(sorted(where))}" for name, where in sorted(places.items()))
 
 
 def test_every_command_that_is_named_can_be_typed() -> None:

@@ -43,8 +43,8 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     (state / "mlflow" / "3.15.1.txt").write_text("lock")
     known = {"engine": "host", "images": {"mlflow": "mlflow-stacks/mlflow:3.15.1-0c"}}
     (state / "stack.json").write_text(json.dumps(known))
-    one = deployment("local", version="3.15.1")
-    opened = replace(one, state=state, recorded=record.read(state))
+    deployed = deployment("local", version="3.15.1")
+    opened = replace(deployed, state=state, recorded=record.read(state))
     here = {str(row["Id"]): row for row in OURS}
     tags = {tag: row for row in OURS for tag in row["RepoTags"]}
 

@@ -33,7 +33,7 @@ def test_engines_state_and_verbs_name_no_service(path: Path) -> None:
 @pytest.mark.parametrize("stack", catalogue.names())
 def test_every_secret_that_is_rendered_has_an_owner_in_the_stack(stack: str, engine: str) -> None:
     subject = deployment(stack)
-    owned = {one.name for name in subject.services for one in SERVICES[name].secrets}
+    owned = {secret.name for name in subject.services for secret in SERVICES[name].secrets}
     made = {*owned, *(name for name, of in secrets.PREVIOUS.items() if of in owned)}
     derived = {name for name, sources in secrets.SOURCES.items() if owned.issuperset(sources)}
     named = secrets_named(render(subject, engine)) - {"gateway-keys"}

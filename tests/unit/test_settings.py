@@ -132,9 +132,9 @@ def test_a_dotenv_that_is_not_utf_8_is_answered(dotenv: Path) -> None:
 
 def test_the_example_file_documents_every_setting_with_its_default() -> None:
     text = (ROOT / ".env.example").read_text()
-    found = dict(re.findall(rf"^# ?{PREFIX}([A-Z0-9_]+)=(.*)$", text, flags=re.MULTILINE))
+    documented = dict(re.findall(rf"^# ?{PREFIX}([A-Z0-9_]+)=(.*)$", text, flags=re.MULTILINE))
     expected = {name.upper(): settings.as_text(name) for name in Settings.model_fields}
-    assert found == expected
+    assert documented == expected
 
 
 def test_the_example_file_says_something_about_every_setting() -> None:

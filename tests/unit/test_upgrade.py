@@ -74,8 +74,8 @@ def test_what_a_set_lacks_is_counted(tmp_path: Path) -> None:
 
 
 def test_a_plan_backwards_names_the_set_and_what_is_lost(tmp_path: Path) -> None:
-    one = backup_set(tmp_path, "2026-11-23T20:21:51Z", "old")
-    text = "\n".join(Plan("local", "3.17.2", "3.15.1", tmp_path, "restore", FOUND, one).lines())
+    saved = backup_set(tmp_path, "2026-11-23T20:21:51Z", "old")
+    text = "\n".join(Plan("local", "3.17.2", "3.15.1", tmp_path, "restore", FOUND, saved).lines())
     assert "MLflow 3.17.2 becomes 3.15.1" in text
     assert "goes back to the backup of 2026-11-23T20:21:51Z" in text
     assert "runs: 12 become 9, 3 fewer" in text
@@ -83,8 +83,8 @@ def test_a_plan_backwards_names_the_set_and_what_is_lost(tmp_path: Path) -> None
 
 
 def test_a_plan_forwards_names_every_revision(tmp_path: Path) -> None:
-    found = {**FOUND, "head": "b2", "pending": [{"revision": "b2", "title": "add a table"}]}
-    text = "\n".join(Plan("local", "3.15.1", "3.17.2", tmp_path, "migrate", found).lines())
+    schema = {**FOUND, "head": "b2", "pending": [{"revision": "b2", "title": "add a table"}]}
+    text = "\n".join(Plan("local", "3.15.1", "3.17.2", tmp_path, "migrate", schema).lines())
     assert "1 revision forward, to b2" in text
     assert "b2  add a table" in text
 
@@ -146,11 +146,11 @@ def test_the_setting_does_not_change_the_version_of_a_stack_that_is_there() -> N
 
 
 def test_another_version_runs_in_an_environment_of_its_own() -> None:
-    one = with_version(deployment("quickstart"), environments.installed())
-    assert one.mlflow_python == sys.executable
-    other = with_version(one, "3.15.1")
+    installed = with_version(deployment("quickstart"), environments.installed())
+    assert installed.mlflow_python == sys.executable
+    other = with_version(installed, "3.15.1")
     assert other.mlflow_python == "/srv/state/quickstart/mlflow/3.15.1/bin/python"
-    assert other.python == one.python
+    assert other.python == installed.python
 
 
 def test_an_old_version_is_installed_with_what_it_imports_with() -> None:

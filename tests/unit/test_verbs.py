@@ -189,7 +189,9 @@ def test_a_flag_that_is_given_twice_or_lacks_its_value_is_named() -> None:
 
 
 OF_EITHER = [
-    name for name, one in TASKS.items() if {"stack", "backend-store-uri"} <= {f.name for f in one.verb.flags}
+    name
+    for name, request_type in TASKS.items()
+    if {"stack", "backend-store-uri"} <= {f.name for f in request_type.verb.flags}
 ]
 
 
@@ -209,7 +211,7 @@ def test_every_verb_that_works_on_data_works_on_either() -> None:
     assert set(OF_EITHER) == {"cleanup", "usage", "migrate", "backup", "restore"}
 
 
-@pytest.mark.parametrize("request_type", BESIDE, ids=lambda one: one.verb.name)
+@pytest.mark.parametrize("request_type", BESIDE, ids=lambda request_type: request_type.verb.name)
 def test_beside_the_data_the_request_is_what_the_task_made(request_type: type[Request]) -> None:
     asked = {}
     for flag in request_type.verb.beside_data():
@@ -295,7 +297,7 @@ def test_a_request_is_frozen_and_may_be_had_with_other_values() -> None:
 def test_what_runs_beside_the_data_is_whole_inside_the_image(tmp_path: Path) -> None:
     catalogue.assemble(catalogue.image("mlflow"), tmp_path / "context")
     for request in BESIDE:
-        done = subprocess.run(
+        answer = subprocess.run(
             [sys.executable, "-m", *request.verb.module, "--help"],
             cwd=tmp_path / "context" / "app",
             env={**os.environ, "PYTHONPATH": ""},
@@ -303,8 +305,8 @@ def test_what_runs_beside_the_data_is_whole_inside_the_image(tmp_path: Path) -> 
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        assert request.verb.help in done.stdout
+        assert answer.returncode == 0, answer.stderr
+        assert request.verb.help in answer.stdout
 
 
 @settings(max_examples=100, deadline=None)
@@ -329,8 +331,10 @@ def test_the_list_of_tasks_needs_no_heavy_library() -> None:
     heavy = ("mlflow", "sqlalchemy", "pydantic", "rich", "jinja2", "docker", "boto3")
     code = f"import sys, tasks; print([name for name in {heavy} if name in sys.modules])"
     root = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"
 
 
 def test_tasks_are_a_collection_of_invoke() -> None:

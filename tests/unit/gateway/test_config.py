@@ -177,9 +177,9 @@ def test_keys_come_from_the_environment_else_from_a_file_without_its_line_end(tm
         ({"KEY": "from the environment"}, "from the environment"),
         ({}, "from the file"),
     ):
-        found = load(file, tmp_path, environ).endpoints[0]
-        assert (found.config["openai_api_key"], found.missing) == (expected, "")
-        assert expected not in repr(found)
+        endpoint = load(file, tmp_path, environ).endpoints[0]
+        assert (endpoint.config["openai_api_key"], endpoint.missing) == (expected, "")
+        assert expected not in repr(endpoint)
 
 
 @pytest.mark.parametrize("content", [None, "\n"])
@@ -195,9 +195,9 @@ def test_a_missing_key_concerns_its_endpoint_and_the_routes_to_it(
 
 def test_the_example_is_right() -> None:
     example = Path(gateway.__file__).with_name("gateway.example.yaml")
-    found = load(example, None, {})
-    assert [one.name for one in found.all()] == ["chat", "claude", "embeddings", "default"]
-    assert [wanted(one).provider for one in found.endpoints] == ["openai", "anthropic", "openai"]
+    loaded = load(example, None, {})
+    assert [entry.name for entry in loaded.all()] == ["chat", "claude", "embeddings", "default"]
+    assert [wanted(entry).provider for entry in loaded.endpoints] == ["openai", "anthropic", "openai"]
 
 
 def test_an_endpoint_is_translated_for_the_gateway_inside_the_server(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ MLFLOW = ROOT / "images" / "mlflow"
 
 def names_in(text: str) -> list[str]:
     """The package names of a requirements file, in lower case."""
-    return [found.lower() for found in re.findall(r"^([A-Za-z0-9][\w.-]*)", text, re.MULTILINE)]
+    return [name.lower() for name in re.findall(r"^([A-Za-z0-9][\w.-]*)", text, re.MULTILINE)]
 
 
 def pins(path: Path) -> set[tuple[str, str]]:

@@ -44,11 +44,11 @@ def test_every_folder_of_configuration_is_read(home: Path, tmp_path: Path) -> No
         path.write_text(text)
     places = {"XDG_CONFIG_HOME": str(tmp_path / "own"), "XDG_CONFIG_DIRS": str(tmp_path / "shared")}
 
-    found = index.configured(places, home)
+    configuration = index.configured(places, home)
 
-    assert found.url == "https://shared.example/simple"
-    assert found.trusted == ("own.example",)
-    assert found.extra == ("https://more.example/simple",)
+    assert configuration.url == "https://shared.example/simple"
+    assert configuration.trusted == ("own.example",)
+    assert configuration.extra == ("https://more.example/simple",)
 
 
 def test_a_file_that_pip_cannot_read_leaves_its_default(home: Path) -> None:
@@ -60,14 +60,16 @@ def test_uvs_own_settings_count_too(home: Path) -> None:
     (home / ".config/uv/uv.toml").write_text(
         '[[index]]\nurl = "https://default.example/simple"\ndefault = true\n[[index]]\nurl = "https://more.example/simple"\n'
     )
-    found = index.configured({"UV_INDEX": "named=https://named.example/simple"}, home)
-    assert found.url == "https://default.example/simple"
-    assert found.extra == ("https://named.example/simple", "https://more.example/simple")
+    configuration = index.configured({"UV_INDEX": "named=https://named.example/simple"}, home)
+    assert configuration.url == "https://default.example/simple"
+    assert configuration.extra == ("https://named.example/simple", "https://more.example/simple")
 
 
 def test_what_lies_on_this_machines_disk_is_left_out(home: Path) -> None:
-    found = index.configured({"PIP_EXTRA_INDEX_URL": "file:///srv/simple https://more.example/simple"}, home)
-    assert found.extra == ("https://more.example/simple",)
+    configuration = index.configured(
+        {"PIP_EXTRA_INDEX_URL": "file:///srv/simple https://more.example/simple"}, home
+    )
+    assert configuration.extra == ("https://more.example/simple",)
 
 
 def test_a_program_on_this_machine_sees_its_disk_too(home: Path) -> None:
@@ -84,8 +86,10 @@ def test_a_program_on_this_machine_sees_its_disk_too(home: Path) -> None:
 def test_the_files_are_what_pip_and_uv_read(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_text("certificates")
-    found = index.Index("https://a.example/simple", ("https://b.example/simple",), ("a.example",), bundle)
-    files = found.files()
+    configuration = index.Index(
+        "https://a.example/simple", ("https://b.example/simple",), ("a.example",), bundle
+    )
+    files = configuration.files()
     table = tomllib.loads(files["uv.toml"].decode())
     assert table["index-url"] == "https://a.example/simple"
     assert table["extra-index-url"] == ["https://b.example/simple"]
