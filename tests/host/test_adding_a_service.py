@@ -82,5 +82,5 @@ def test_the_tests_of_settings_and_rendering_take_it(checkout: Path) -> None:
         *words,
         "--deselect=tests/unit/test_render.py::test_every_stack",
     ]
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stdout
+    answer = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False, timeout=120)
+    assert answer.returncode == 0, answer.stdout

@@ -22,11 +22,11 @@ def stack(tmp_path: Path) -> StackUnderTest:
 
 
 def answer(stack: StackUnderTest, *words: str) -> str:
-    done = stack.invoke(*words, expect=1)
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert "Traceback" not in done.stderr
-    return done.stderr
+    ended = stack.invoke(*words, expect=1)
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("error: ")
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
 
 
 def test_an_unknown_stack_is_answered_with_the_nearest_name(stack: StackUnderTest) -> None:
@@ -66,11 +66,11 @@ def test_a_wrong_setting_is_answered(stack: StackUnderTest, word: str, message: 
 def test_what_means_nothing_is_answered_before_anything_happens(
     stack: StackUnderTest, words: list[str], text: str
 ) -> None:
-    done = stack.invoke(*words, expect=2)
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert text in done.stderr
-    assert "never brought up" not in done.stderr
+    ended = stack.invoke(*words, expect=2)
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("error: ")
+    assert text in ended.stderr
+    assert "never brought up" not in ended.stderr
 
 
 def test_whoever_reads_only_the_first_line_sees_no_traceback(stack: StackUnderTest) -> None:

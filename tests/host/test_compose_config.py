@@ -25,5 +25,5 @@ def test_compose_accepts_what_is_rendered(stack: str, settings: tuple[str, ...],
     subject = StackUnderTest(stack, "compose", tmp_path / "state")
     subject.invoke("render", f"--stack={stack}", "--engine=compose", f"--output={tmp_path}", *words)
     command = [*compose_command(), "--file", str(tmp_path / "compose.yaml"), "config", "--quiet"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, "")

@@ -65,8 +65,8 @@ def test_a_migration_starts_no_server_of_a_stack_that_is_down(stack: StackUnderT
 def test_a_restore_starts_no_server_of_a_stack_that_is_down(
     stack: StackUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = back_up(f"sqlite:///{stack.state}/data/mlflow.db", tmp_path / "sets")
-    asked = Restore(stack="local", backup=str(one.path))
+    backup = back_up(f"sqlite:///{stack.state}/data/mlflow.db", tmp_path / "sets")
+    asked = Restore(stack="local", backup=str(backup.path))
     stays_down(stack, lambda: data.restore(asked.but(backup="/etc", yes=True)), 1)
     stays_down(stack, lambda: data.restore(asked), 1)  # nobody said yes
     with monkeypatch.context() as patch:

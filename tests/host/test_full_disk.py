@@ -56,7 +56,7 @@ def test_the_server_and_status_tell_of_a_full_disk(local: StackUnderTest, disk: 
     service = local.service("mlflow")
     assert service["health"] == "unhealthy"
     assert service["full"] == ["backend store"]
-    [small] = [one for one in local.status()["disks"] if one["folder"] == str(disk)]
+    [small] = [row for row in local.status()["disks"] if row["folder"] == str(disk)]
     assert small["full"]
     shown = local.invoke("status", expect=1).stdout
     assert f"{disk} is full" in shown

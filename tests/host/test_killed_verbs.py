@@ -82,13 +82,15 @@ exec {sys.executable} -E -S {self.program} "$@"
         """What runs of it, supervisord first."""
         configuration = str(self.stack.state / "supervisord.conf")
         keepers = [
-            one for one in psutil.process_iter(["cmdline"]) if configuration in (one.info["cmdline"] or [])
+            child
+            for child in psutil.process_iter(["cmdline"])
+            if configuration in (child.info["cmdline"] or [])
         ]
         return [process for keeper in keepers for process in (keeper, *keeper.children(recursive=True))]
 
     def is_up(self) -> bool:
         """Whether all of it runs, once."""
-        keepers = [one for one in self.family() if "supervisor.supervisord" in one.cmdline()]
+        keepers = [process for process in self.family() if "supervisor.supervisord" in process.cmdline()]
         transport = SupervisorTransport(None, None, f"unix://{self.stack.state / 'supervisord.sock'}")
         server = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
         infos: Any = server.supervisor.getAllProcessInfo()

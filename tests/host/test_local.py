@@ -46,13 +46,13 @@ def gone(process: psutil.Process) -> bool:
 
 def listeners(stack: StackUnderTest) -> dict[int, str]:
     """Who listens on the stack's port: process id to address."""
-    found = {}
+    addresses = {}
     for connection in psutil.net_connections("tcp"):
         if connection.status != psutil.CONN_LISTEN or not connection.laddr or not connection.pid:
             continue
         if connection.laddr.port == stack.settings["port"]:
-            found[connection.pid] = connection.laddr.ip
-    return found
+            addresses[connection.pid] = connection.laddr.ip
+    return addresses
 
 
 def listener(stack: StackUnderTest) -> set[int]:

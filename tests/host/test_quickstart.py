@@ -242,11 +242,11 @@ def test_a_bad_external_store_is_found_before_anything_starts(
 ) -> None:
     wrong = {**external.settings, setting: value.format(port=database.port)}
     attempt = StackUnderTest(external.name, "host", external.state_dir, wrong)
-    done = attempt.invoke("up", f"--stack={attempt.name}", "--engine=host", expect=1)
-    assert message in done.stderr
-    assert "nothing was started" in done.stderr
+    answer = attempt.invoke("up", f"--stack={attempt.name}", "--engine=host", expect=1)
+    assert message in answer.stderr
+    assert "nothing was started" in answer.stderr
     for secret in ("wrong-password", "wrong-secret", SECRET_KEY, PASSWORD):
-        assert secret not in done.stderr + done.stdout
+        assert secret not in answer.stderr + answer.stdout
     assert not (attempt.state / "supervisord.pid").exists()
     assert {service["state"] for service in attempt.status()["services"]} == {"stopped"}
 

@@ -55,7 +55,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def type_in(command: str, clone: Path, environment: dict[str, str]) -> None:
     first, *words = shlex.split(command)
     assert first == "invoke", f"the README types something else than invoke: {command}"
-    done = subprocess.run(
+    answer = subprocess.run(
         [sys.executable, "-m", "invoke", *words],
         cwd=clone,
         env=environment,
@@ -64,19 +64,19 @@ def type_in(command: str, clone: Path, environment: dict[str, str]) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert answer.returncode == 0, f"{command}\n{answer.stdout}\n{answer.stderr}"
 
 
 def test_the_first_command_ends_with_a_server_that_takes_a_run(
     tmp_path: Path, clone: Path, environment: dict[str, str]
 ) -> None:
-    done = subprocess.run(
+    answer = subprocess.run(
         ["bash", "-c", SET_UP], cwd=clone, env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert answer.returncode == 0, answer.stdout + answer.stderr
     stack = StackUnderTest("local", "host", tmp_path / "state", {"port": environment[f"{PREFIX}PORT"]}, clone)
     try:
-        assert f"mlflow     {stack.url}" in done.stdout
+        assert f"mlflow     {stack.url}" in answer.stdout
         with urllib.request.urlopen(stack.url) as page:
             assert b"MLflow" in page.read()
         assert story.some_run(stack.url).data.metrics == {"x": 1.0}

@@ -138,16 +138,16 @@ def test_every_secret_changes_and_nothing_is_lost(
 ) -> None:
     before, (value, key) = secrets(stack), provider_key(stack)
     assert opened(stack, before) == [True] * 4
-    done = stack.invoke("secrets-rotate", "--stack=quickstart", "--yes", "--json")
-    answer = answers.read("secrets-rotate", done.stdout)
+    ended = stack.invoke("secrets-rotate", "--stack=quickstart", "--yes", "--json")
+    answer = answers.read("secrets-rotate", ended.stdout)
     assert answer["rotated"] == ROTATED
     assert answer["generation"] == 1
-    assert "left alone: provider keys" in done.stderr
+    assert "left alone: provider keys" in ended.stderr
     check_rotated(stack, before, told, tmp_path)
     assert provider_key(stack)[0] == value
     assert provider_key(stack)[1] != key
     for secret in (*before.values(), *secrets(stack).values()):
-        assert secret not in done.stdout + done.stderr
+        assert secret not in ended.stdout + ended.stderr
 
 
 def test_a_rotation_killed_at_its_beginning_is_finished_by_the_next(
@@ -159,8 +159,8 @@ def test_a_rotation_killed_at_its_beginning_is_finished_by_the_next(
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     begun = (stack.state / "secrets/rotation/postgres-password").read_text()
-    done = stack.invoke("secrets-rotate", "--stack=quickstart", "--yes")
-    assert "a rotation was cut off and goes on" in done.stderr
+    answer = stack.invoke("secrets-rotate", "--stack=quickstart", "--yes")
+    assert "a rotation was cut off and goes on" in answer.stderr
     check_rotated(stack, before, told, tmp_path)
     assert secrets(stack)["postgres-password"] == begun
 
@@ -188,8 +188,8 @@ def test_a_set_of_before_a_rotation_opens_to_the_new_passphrase(
     before, (value, key) = secrets(stack), provider_key(stack)
     stack.invoke("backup", "--stack=quickstart", f"--to={tmp_path / 'sets'}")
     stack.invoke("secrets-rotate", "--stack=quickstart", "--yes")
-    done = stack.invoke("restore", "--stack=quickstart", f"--backup={tmp_path / 'sets/latest'}", "--yes")
-    assert "the new passphrase opens the gateway's secrets (1 changed)" in done.stderr
+    answer = stack.invoke("restore", "--stack=quickstart", f"--backup={tmp_path / 'sets/latest'}", "--yes")
+    assert "the new passphrase opens the gateway's secrets (1 changed)" in answer.stderr
     check_rotated(stack, before, told, tmp_path)
     assert provider_key(stack)[0] == value  # what the set holds, not stored again
     assert provider_key(stack)[1] != key
@@ -197,7 +197,7 @@ def test_a_set_of_before_a_rotation_opens_to_the_new_passphrase(
 
 def test_a_no_changes_nothing(stack: StackUnderTest) -> None:
     before = secrets(stack)
-    done = stack.invoke("secrets-rotate", "--stack=quickstart")
-    assert "nothing was changed" in done.stderr
+    answer = stack.invoke("secrets-rotate", "--stack=quickstart")
+    assert "nothing was changed" in answer.stderr
     assert secrets(stack) == before
     assert not (stack.state / "secrets/rotation").exists()

@@ -91,19 +91,19 @@ def test_a_version_that_cannot_be_had_is_refused_before_anything_changes(
     local: StackUnderTest, sets: Path, version: str, reason: str
 ) -> None:
     before = local.service("mlflow")["uptime"]
-    done = upgrade(local, version, sets, expect=1)
-    assert "fails at its pre-flight" in done.stderr
-    assert reason in done.stderr
-    assert "nothing was changed" in done.stderr
+    answer = upgrade(local, version, sets, expect=1)
+    assert "fails at its pre-flight" in answer.stderr
+    assert reason in answer.stderr
+    assert "nothing was changed" in answer.stderr
     assert local.service("mlflow")["uptime"] >= before  # whole seconds: a restart would begin at 0
 
 
 def test_without_an_answer_the_plan_is_shown_and_nothing_changes(local: StackUnderTest, sets: Path) -> None:
     before = local.service("mlflow")["uptime"]
-    done = local.invoke("upgrade", f"--to={NEW}", f"--backups={sets}")
-    assert f"MLflow {OLD} becomes {NEW}" in done.stderr
-    assert "revisions forward" in done.stderr
-    assert "nothing was changed" in done.stderr
+    answer = local.invoke("upgrade", f"--to={NEW}", f"--backups={sets}")
+    assert f"MLflow {OLD} becomes {NEW}" in answer.stderr
+    assert "revisions forward" in answer.stderr
+    assert "nothing was changed" in answer.stderr
     assert local.service("mlflow")["uptime"] >= before  # whole seconds: a restart would begin at 0
 
 
@@ -125,9 +125,9 @@ def test_a_migration_that_fails_leaves_all_as_it_was(
     database = local.state / "data" / "mlflow.db"
     with closing(sqlite3.connect(database)) as connection:
         connection.execute(CONFLICT)
-    done = upgrade(local, NEW, sets, expect=1)
-    assert "failed at its step 'migrate'" in done.stderr
-    assert f"runs MLflow {OLD} as before" in done.stderr
+    answer = upgrade(local, NEW, sets, expect=1)
+    assert "failed at its step 'migrate'" in answer.stderr
+    assert f"runs MLflow {OLD} as before" in answer.stderr
     runs(local, OLD, told, tmp_path)
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("DROP TABLE scheduler_leases")
@@ -140,8 +140,8 @@ def test_an_upgrade_killed_at_a_step_is_put_back_by_up(
     kill_at(local, NEW, sets, step)
     refused = local.invoke("migrate", f"--to={sets}", "--yes", expect=1)
     assert "an upgrade of stack 'local' was cut off" in refused.stderr
-    done = local.invoke("up")
-    assert f"was cut off at its step '{step}'" in done.stderr
+    answer = local.invoke("up")
+    assert f"was cut off at its step '{step}'" in answer.stderr
     runs(local, OLD, told, tmp_path)
 
 
@@ -153,8 +153,8 @@ def test_a_newer_version_without_a_backup_of_its_day_stays(
     local: StackUnderTest, told: story.Told, sets: Path, tmp_path: Path
 ) -> None:
     upgrade(local, NEW, sets)
-    done = upgrade(local, OLD, tmp_path, expect=1)
-    assert "MLflow has no migration backwards" in done.stderr
+    answer = upgrade(local, OLD, tmp_path, expect=1)
+    assert "MLflow has no migration backwards" in answer.stderr
     runs(local, NEW, told, tmp_path)
 
 
@@ -165,9 +165,9 @@ def test_a_version_that_does_not_work_is_put_back(
     [packages] = (local.state / "mlflow" / OLD).glob("lib/python3*/site-packages")
     (packages / "sitecustomize.py").write_text(SABOTAGE)
     later = story.some_run(local.url).info.run_id
-    done = upgrade(local, OLD, sets, expect=1)
+    answer = upgrade(local, OLD, sets, expect=1)
     (packages / "sitecustomize.py").unlink()
-    assert "failed at its step 'smoke test': broken by the test" in done.stderr
+    assert "failed at its step 'smoke test': broken by the test" in answer.stderr
     runs(local, NEW, told, tmp_path)
     assert later in upgrades.all_runs(local)
 

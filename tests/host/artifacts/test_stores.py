@@ -66,10 +66,10 @@ def test_a_listing_holds_every_object_below_the_folder_and_none_beside_it(
 ) -> None:
     store, folder = store_and_folder
     write(folder, "1/a/artifacts/x", "1/a/artifacts/deep/y z ü", "1/ab/artifacts/x", "2/c")
-    found = {item.key: item for item in store.list()}
-    assert set(found) == {"1/a/artifacts/x", "1/a/artifacts/deep/y z ü", "1/ab/artifacts/x", "2/c"}
-    assert found["2/c"].size == 3
-    modified = found["2/c"].modified
+    objects = {item.key: item for item in store.list()}
+    assert set(objects) == {"1/a/artifacts/x", "1/a/artifacts/deep/y z ü", "1/ab/artifacts/x", "2/c"}
+    assert objects["2/c"].size == 3
+    modified = objects["2/c"].modified
     assert (modified is None) == isinstance(store, RepositoryStore)
     assert modified is None or abs(modified - time.time()) < 3600
     assert keys_of(store, "1/a") == keys_of(store, "1/a/") == {"1/a/artifacts/x", "1/a/artifacts/deep/y z ü"}

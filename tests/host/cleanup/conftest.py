@@ -116,8 +116,8 @@ def s3_world(s3_original: World, postgres: servers.Postgres) -> Iterator[World]:
 def world(request: pytest.FixtureRequest) -> World:
     """Return a copy of each data set."""
     name = "local_world" if request.param == "sqlite-local" else "s3_world"
-    found: World = request.getfixturevalue(name)
-    return found
+    chosen: World = request.getfixturevalue(name)
+    return chosen
 
 
 @pytest.fixture(params=["sqlite-local", "postgresql-s3"])

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def small(empty_sqlite: Path, tmp_path: Path) -> Iterator[Small]:
-    found = Small(empty_sqlite, tmp_path / "one")
-    yield found
-    found.close()
+    small = Small(empty_sqlite, tmp_path / "one")
+    yield small
+    small.close()
 
 
 def move(small: Small, run: str, experiment: str) -> None:

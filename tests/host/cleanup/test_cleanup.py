@@ -47,13 +47,13 @@ def test_a_second_cleanup_finds_nothing_more(world: World) -> None:
 def test_the_plan_counts_exactly_what_is_then_deleted(world: World) -> None:
     planned = world.cleanup("--dry-run", "--orphan-grace=0m")
     world.assert_whole()
-    done = world.cleanup("--yes", "--orphan-grace=0m")
+    deleted = world.cleanup("--yes", "--orphan-grace=0m")
     assert planned["dry_run"]
-    assert not done["dry_run"]
+    assert not deleted["dry_run"]
     for part in ("runs", "experiments", "logged_models", "traces"):
-        assert planned["deleted"][part] == done["deleted"][part]
-    assert planned["artifacts"] == done["artifacts"]
+        assert planned["deleted"][part] == deleted["deleted"][part]
+    assert planned["artifacts"] == deleted["artifacts"]
     assert {(item["kind"], item["id"]) for item in planned["skipped"]} == {
-        (item["kind"], item["id"]) for item in done["skipped"]
+        (item["kind"], item["id"]) for item in deleted["skipped"]
     }
-    assert planned["rows"]["metrics"] == done["rows"]["metrics"]
+    assert planned["rows"]["metrics"] == deleted["rows"]["metrics"]

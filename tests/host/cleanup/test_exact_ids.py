@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def small(empty_sqlite: Path, tmp_path: Path) -> Iterator[Small]:
-    found = Small(empty_sqlite, tmp_path / "one")
-    yield found
-    found.close()
+    small = Small(empty_sqlite, tmp_path / "one")
+    yield small
+    small.close()
 
 
 def answer(small: Small, *flags: str, code: int) -> dict[str, Any]:
@@ -65,14 +65,14 @@ def test_each_id_that_may_not_go_is_named_with_its_reason(
     unknown = "0" * 32
     ids = ",".join((old, young, undated, alive, unknown))
     before = small.files()
-    found = answer(small, f"--run-ids={ids}", "--older-than=1d", code=1)
-    reasons = {item["id"]: item["reason"] for item in found["skipped"]}
+    report = answer(small, f"--run-ids={ids}", "--older-than=1d", code=1)
+    reasons = {item["id"]: item["reason"] for item in report["skipped"]}
     assert set(reasons) == {young, undated, alive, unknown}
     assert "less than 1d ago" in reasons[young]
     assert "--include-undated" in reasons[undated]
     assert "is not deleted" in reasons[alive]
     assert "there is no run" in reasons[unknown]
-    assert not any(found["deleted"].values())
+    assert not any(report["deleted"].values())
     error = capsys.readouterr().err
     assert all(item in error for item in reasons)
     assert small.files() == before
@@ -83,6 +83,6 @@ def test_each_id_that_may_not_go_is_named_with_its_reason(
 def test_a_young_experiment_is_named_as_well(small: Small) -> None:
     experiment = small.experiment("e")
     small.delete(experiment=experiment)
-    found = answer(small, f"--experiment-ids={experiment}", "--older-than=1d", code=1)
-    assert found["skipped"][0]["id"] == experiment
+    report = answer(small, f"--experiment-ids={experiment}", "--older-than=1d", code=1)
+    assert report["skipped"][0]["id"] == experiment
     assert small.rows("SELECT name FROM experiments WHERE name = 'e'") == ["e"]

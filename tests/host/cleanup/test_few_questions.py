@@ -28,23 +28,23 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     """Count statements, sessions taken from a pool, and requests to S3."""
     from botocore.httpsession import URLLib3Session
 
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     send = URLLib3Session.send
 
     def statement(*_: object) -> None:
-        found["statements"] += 1
+        counts["statements"] += 1
 
     def session(*_: object) -> None:
-        found["sessions"] += 1
+        counts["sessions"] += 1
 
     def request(self: URLLib3Session, request: Any) -> Any:
-        found["requests"] += 1
+        counts["requests"] += 1
         return send(self, request)
 
     monkeypatch.setattr(URLLib3Session, "send", request)
     event.listen(Engine, "before_cursor_execute", statement)
     event.listen(Pool, "checkout", session)
-    yield found
+    yield counts
     event.remove(Engine, "before_cursor_execute", statement)
     event.remove(Pool, "checkout", session)
 
@@ -80,7 +80,7 @@ def test_a_small_cleanup_asks_few_questions(
     clean("--claim")
     for runs in FEW, MANY:
         log(runs)
-        found = clean()
-        assert found <= LIMITS, found
+        counts = clean()
+        assert counts <= LIMITS, counts
     mlflow._dispose_engine()
     assert len(list(store.list())) == 2  # the live run's, and the mark

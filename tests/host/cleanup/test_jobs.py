@@ -18,19 +18,19 @@ STATUS = ["pending", "running", "succeeded", "failed", "timeout", "canceled", "n
 
 @pytest.fixture
 def small(empty_sqlite: Path, tmp_path: Path) -> Iterator[Small]:
-    found = Small(empty_sqlite, tmp_path / "one")
+    small = Small(empty_sqlite, tmp_path / "one")
     for number, name in enumerate(STATUS):
         for age, created in (("old", 1), ("new", 32503680000000)):
-            found.sql(
+            small.sql(
                 "INSERT INTO jobs (id, creation_time, job_name, params, workspace, status, retry_count,"
                 " last_update_time) VALUES (:id, :at, 'j', '{}', 'default', :status, 0, :at)",
                 id=f"{age} {name}",
                 at=created,
                 status=number,
             )
-    found.sql("INSERT INTO job_locks (lock_key, job_id, acquired_at) VALUES ('k', 'old failed', 1)")
-    yield found
-    found.close()
+    small.sql("INSERT INTO job_locks (lock_key, job_id, acquired_at) VALUES ('k', 'old failed', 1)")
+    yield small
+    small.close()
 
 
 def test_jobs_stay_unless_they_are_asked_for(small: Small) -> None:

@@ -70,7 +70,7 @@ class World:
         from mlflow.entities import Dataset, DatasetInput
         from mlflow.exceptions import MlflowException
 
-        one, self.count = self.one, self.count + 1
+        main, self.count = self.one, self.count + 1
         experiment = self.experiments[number % len(self.experiments)]
         run = self.runs[number % len(self.runs)] if self.runs else None
         model = self.models[number % len(self.models)] if self.models else None
@@ -83,104 +83,104 @@ class World:
                 case "inside an experiment":
                     self.experiment_at(f"{self.location(experiment)}/inside")
                 case "inside a run" if run:
-                    self.experiment_at(f"{one.store.get_run(run).info.artifact_uri}/inside")
+                    self.experiment_at(f"{main.store.get_run(run).info.artifact_uri}/inside")
                 case "proxied":
                     self.experiment_at(f"mlflow-artifacts:/{self.experiments[0]}/proxied")
                 case "doubled":
-                    self.experiment_at(f"{one.root}//{experiment}/../doubled")
+                    self.experiment_at(f"{main.root}//{experiment}/../doubled")
                 case "encoded":
-                    self.experiment_at(f"file://localhost{one.root}/{experiment}/r%C3%A4ume%20%2B/")
+                    self.experiment_at(f"file://localhost{main.root}/{experiment}/r%C3%A4ume%20%2B/")
                 case "linked" if run:
-                    (one.artifacts(run) / "deep").mkdir(parents=True, exist_ok=True)
-                    (one.root / f"link{self.count}").symlink_to(one.artifacts(run) / "deep")
+                    (main.artifacts(run) / "deep").mkdir(parents=True, exist_ok=True)
+                    (main.root / f"link{self.count}").symlink_to(main.artifacts(run) / "deep")
                     at = ("mlflow-artifacts:/link{1}", "{0}/link{1}", "{0}/{2}/../link{1}")[number % 3]
-                    self.experiment_at(at.format(one.root, self.count, experiment))
+                    self.experiment_at(at.format(main.root, self.count, experiment))
                 case "run":
-                    self.runs.append(one.run(experiment))
+                    self.runs.append(main.run(experiment))
                 case "model":
-                    self.models.append(one.model(experiment, run))
+                    self.models.append(main.model(experiment, run))
                 case "trace":
-                    one.trace(experiment, self.count)
+                    main.trace(experiment, self.count)
                 case "move run" if run:
                     to = int(self.experiments[(number // 7) % len(self.experiments)])
-                    one.sql("UPDATE runs SET experiment_id = :to WHERE run_uuid = :run", to=to, run=run)
+                    main.sql("UPDATE runs SET experiment_id = :to WHERE run_uuid = :run", to=to, run=run)
                 case "retarget":
                     at = "UPDATE experiments SET artifact_location = :at WHERE experiment_id = :id"
-                    one.sql(at, at=f"{one.root}/team/{experiment}", id=int(experiment))
+                    main.sql(at, at=f"{main.root}/team/{experiment}", id=int(experiment))
                 case "share a run's place" if run:
                     other = self.runs[(number // 7) % len(self.runs)]
-                    place = f"file://{one.artifacts(other)}" + ("/deep" if number % 2 else "")
-                    one.sql("UPDATE runs SET artifact_uri = :at WHERE run_uuid = :run", at=place, run=run)
+                    place = f"file://{main.artifacts(other)}" + ("/deep" if number % 2 else "")
+                    main.sql("UPDATE runs SET artifact_uri = :at WHERE run_uuid = :run", at=place, run=run)
                 case "second server":
-                    before = set(one.files())
+                    before = set(main.files())
                     theirs = self.two.experiment(f"theirs {self.count}")
                     self.two.run(theirs)
                     self.two.model(theirs)
-                    self.foreign |= set(one.files()) - before
+                    self.foreign |= set(main.files()) - before
                 case "register path" if run:
-                    one.version(f"model {self.count}", f"{one.artifacts(run)}/deep")
+                    main.version(f"model {self.count}", f"{main.artifacts(run)}/deep")
                 case "copy version":
-                    names = one.rows("SELECT name FROM model_versions WHERE current_stage = 'None'")
+                    names = main.rows("SELECT name FROM model_versions WHERE current_stage = 'None'")
                     if names:
                         name = names[number % len(names)]
-                        one.version(f"copy {self.count}", f"models:/{name}/1")
-                        one.registry.delete_model_version(name, "1")
+                        main.version(f"copy {self.count}", f"models:/{name}/1")
+                        main.registry.delete_model_version(name, "1")
                 case "trained on a run" if run:
-                    maker = one.artifacts(self.runs[(number // 7) % len(self.runs)])
+                    maker = main.artifacts(self.runs[(number // 7) % len(self.runs)])
                     at = ("{0}/deep/er", "file://{0}", "mlflow-artifacts:/{1}/deep")[number % 3]
-                    uri = at.format(maker, os.path.relpath(maker, one.root))
+                    uri = at.format(maker, os.path.relpath(maker, main.root))
                     data = Dataset(f"data {self.count}", "1", "local", json.dumps({"uri": uri}))
-                    one.store.log_inputs(run, [DatasetInput(data, [])])
+                    main.store.log_inputs(run, [DatasetInput(data, [])])
                 case "untag traces":
-                    one.sql("DELETE FROM trace_tags WHERE key = 'mlflow.artifactLocation'")
+                    main.sql("DELETE FROM trace_tags WHERE key = 'mlflow.artifactLocation'")
                 case "staging":
                     self.staging(run)
                 case "register run" if run:
-                    one.version(f"model {self.count}", "/elsewhere/x", run)
+                    main.version(f"model {self.count}", "/elsewhere/x", run)
                 case "register runs:/" if run:
                     self.registry.version(f"model {self.count}", f"runs:/{run}/deep")
                 case "register elsewhere" if run:
-                    self.registry.version(f"model {self.count}", f"file://{one.artifacts(run)}/deep")
+                    self.registry.version(f"model {self.count}", f"file://{main.artifacts(run)}/deep")
                 case "register model" if model:
                     self.registry.version(f"model {self.count}", "/elsewhere/x")
                     source = "UPDATE model_versions SET source = :at WHERE name = :name"
                     self.registry.sql(source, at=f"models:/{model}", name=f"model {self.count}")
                 case "pin run" if run:
-                    one.sql("INSERT INTO pins SELECT run_uuid FROM runs WHERE run_uuid = :run", run=run)
+                    main.sql("INSERT INTO pins SELECT run_uuid FROM runs WHERE run_uuid = :run", run=run)
                 case "pin model" if model:
                     pin = "INSERT INTO shown SELECT model_id FROM logged_models WHERE model_id = :model"
-                    one.sql(pin, model=model)
+                    main.sql(pin, model=model)
                 case "file store":
                     names = [f"8/{self.count:032x}/{name}" for name in ("meta.yaml", "artifacts/model")]
-                    one.write(str(one.root), "8/meta.yaml", *names)
+                    main.write(str(main.root), "8/meta.yaml", *names)
                     self.foreign |= {"8/meta.yaml", *names}
                 case "stray":
-                    one.write(str(one.root), f"{experiment}/{self.count:032x}/artifacts/x")
+                    main.write(str(main.root), f"{experiment}/{self.count:032x}/artifacts/x")
                 case "delete run" if run:
-                    one.delete(run)
+                    main.delete(run)
                 case "delete model" if model:
-                    one.store.delete_logged_model(model)
+                    main.store.delete_logged_model(model)
                 case "delete experiment":
-                    one.delete(experiment=experiment)
+                    main.delete(experiment=experiment)
                 case "restore run" if run:
-                    one.store.restore_run(run)
+                    main.store.restore_run(run)
                 case "restore experiment":
-                    one.store.restore_experiment(experiment)
+                    main.store.restore_experiment(experiment)
         except MlflowException:
             pass
 
     def staging(self, run: str | None) -> None:
         """Clean up in a copy beside the same folder, while its source goes on with what is dead there."""
-        one = self.one
-        engine = connect(one.uri)
+        main = self.one
+        engine = connect(main.uri)
         with engine.connect() as connection:
-            owner = ownership.read(connection, open_store(str(one.root)))
+            owner = ownership.read(connection, open_store(str(main.root)))
         engine.dispose()
         if not owner.ours:  # nobody can know that it is a copy
             return
-        copy = Small(one.file, one.file.parent / f"copy {self.count}", one.root)
+        copy = Small(main.file, main.file.parent / f"copy {self.count}", main.root)
         if run:
-            one.store.restore_run(run)
+            main.store.restore_run(run)
         before = self.needed(all_of_it=False)
         with contextlib.suppress(UserError):
             copy.clean(self.registry.uri)
@@ -189,44 +189,46 @@ class World:
 
     def needed(self, *, all_of_it: bool) -> dict[Path, bytes]:
         """Return the files that something alive names; with `all_of_it` also what is in the trash."""
-        one = self.one
+        main = self.one
         stage = "1 = 1" if all_of_it else "{0}.lifecycle_stage = 'active'"
         inside = f"JOIN experiments e ON e.experiment_id = t.experiment_id WHERE {stage.format('e')}"
-        named = one.rows(f"SELECT artifact_uri FROM runs t WHERE {stage.format('t')}")
-        named += one.rows(f"SELECT t.artifact_location FROM logged_models t {inside} AND {stage.format('t')}")
+        named = main.rows(f"SELECT artifact_uri FROM runs t WHERE {stage.format('t')}")
+        named += main.rows(
+            f"SELECT t.artifact_location FROM logged_models t {inside} AND {stage.format('t')}"
+        )
         made = "JOIN runs r ON r.run_uuid = t.source_run_id AND r.lifecycle_stage = 'active'"
         made += " WHERE t.lifecycle_stage = 'active'"
-        named += one.rows(f"SELECT t.artifact_location FROM logged_models t {made}")
+        named += main.rows(f"SELECT t.artifact_location FROM logged_models t {made}")
         read = "JOIN inputs i ON i.source_id = d.dataset_uuid JOIN runs r ON r.run_uuid = i.destination_id"
         read += " WHERE r.lifecycle_stage = 'active'"
         named += [
-            json.loads(text)["uri"] for text in one.rows(f"SELECT dataset_source FROM datasets d {read}")
+            json.loads(text)["uri"] for text in main.rows(f"SELECT dataset_source FROM datasets d {read}")
         ]
-        named += one.rows(
+        named += main.rows(
             f"SELECT g.value FROM trace_tags g JOIN trace_info t ON t.request_id = g.request_id {inside}"
             " AND g.key = 'mlflow.artifactLocation'"
         )
-        for small in (one, self.registry):
+        for small in (main, self.registry):
             named += small.rows("SELECT source FROM model_versions WHERE source LIKE '%/%'")
             for run in small.rows("SELECT run_id FROM model_versions WHERE run_id <> ''"):
-                named += one.rows(f"SELECT artifact_uri FROM runs WHERE run_uuid = '{run}'")
+                named += main.rows(f"SELECT artifact_uri FROM runs WHERE run_uuid = '{run}'")
             for source in small.rows("SELECT source FROM model_versions WHERE source LIKE 'runs:/%'"):
                 run = source.split("/")[1]
-                named += one.rows(f"SELECT artifact_uri FROM runs WHERE run_uuid = '{run}'")
+                named += main.rows(f"SELECT artifact_uri FROM runs WHERE run_uuid = '{run}'")
             for source in small.rows("SELECT source FROM model_versions WHERE source LIKE 'models:/m-%'"):
                 model = source.removeprefix("models:/")
-                named += one.rows(f"SELECT artifact_location FROM logged_models WHERE model_id = '{model}'")
+                named += main.rows(f"SELECT artifact_location FROM logged_models WHERE model_id = '{model}'")
         for table, column, location, key in (
             ("pins", "run", "artifact_uri", "run_uuid"),
             ("shown", "model", "artifact_location", "model_id"),
         ):
             parent = "runs" if table == "pins" else "logged_models"
-            named += one.rows(f"SELECT p.{location} FROM {parent} p JOIN {table} o ON o.{column} = p.{key}")
-        places = [Path(os.path.realpath(one.path(uri))) for uri in named]
-        files = [path for path in one.root.rglob("*") if path.is_file()]
-        found = {path for path in files if any(place in (path, *path.parents) for place in places)}
-        found |= {one.root / name for name in self.foreign}
-        return {path: path.read_bytes() for path in found}
+            named += main.rows(f"SELECT p.{location} FROM {parent} p JOIN {table} o ON o.{column} = p.{key}")
+        places = [Path(os.path.realpath(main.path(uri))) for uri in named]
+        files = [path for path in main.root.rglob("*") if path.is_file()]
+        kept = {path for path in files if any(place in (path, *path.parents) for place in places)}
+        kept |= {main.root / name for name in self.foreign}
+        return {path: path.read_bytes() for path in kept}
 
     def own_rows(self) -> list[Any]:
         return [*self.one.rows("SELECT run FROM pins"), *self.one.rows("SELECT model FROM shown")]

@@ -25,8 +25,8 @@ RUNS = 300
 
 
 def argv(world: World) -> list[str]:
-    found = [sys.executable, "-m", "cleanup", "--yes", "--only=runs", "--backend-store-uri", world.uri]
-    return [*found, "--artifacts-destination", world.destination]
+    words = [sys.executable, "-m", "cleanup", "--yes", "--only=runs", "--backend-store-uri", world.uri]
+    return [*words, "--artifacts-destination", world.destination]
 
 
 def test_a_terminal_shows_a_bar_with_runs_rows_objects_bytes_and_the_time_left(local_world: World) -> None:
@@ -67,21 +67,21 @@ def test_elsewhere_there_are_plain_lines(
 ) -> None:
     """One every few seconds, here of a clock that is ours."""
     engine = connect(local_world.uri)
-    found = plan(engine, local_world.destination, Filters(only=("runs",)), count=False)
+    planned = plan(engine, local_world.destination, Filters(only=("runs",)), count=False)
     engine.dispose()
-    total = sum(found.counts.values())
+    total = sum(planned.counts.values())
     monkeypatch.setattr("time.monotonic", itertools.count(0, 6).__next__)
-    with display.Bar(found) as bar:
+    with display.Bar(planned) as bar:
         bar.advance(kind="run", things=1, rows=1200, objects=3, size=2**20)
     line = capsys.readouterr().err
-    done = f"1/{total} ({100 / total:.0f} %) 1 runs, "
+    share = f"1/{total} ({100 / total:.0f} %) 1 runs, "
     assert re.fullmatch(
-        re.escape(f"deleting: {done}") + r"\d+ rows/s, 3 objects, 1.0 MB freed, about \d+ s left\n", line
+        re.escape(f"deleting: {share}") + r"\d+ rows/s, 3 objects, 1.0 MB freed, about \d+ s left\n", line
     ), line
 
 
 def test_a_pipe_gets_no_control_sequences(local_world: World) -> None:
-    done = subprocess.run(argv(local_world), cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "deleted " in done.stderr
-    assert "\x1b" not in done.stderr
-    assert "\r" not in done.stderr
+    answer = subprocess.run(argv(local_world), cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "deleted " in answer.stderr
+    assert "\x1b" not in answer.stderr
+    assert "\r" not in answer.stderr

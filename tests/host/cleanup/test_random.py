@@ -178,15 +178,15 @@ class History:
         """Return what lives, value by value, and the files that it needs."""
         from sqlalchemy import text
 
-        found = read_live(self.uri)
-        found.pop("registered")  # a version may name a run that gc took
+        live = read_live(self.uri)
+        live.pop("registered")  # a version may name a run that gc took
         engine = engine_for(self.uri)
         with engine.connect() as connection:
             needed = set(connection.execute(text("SELECT run_id FROM model_versions")).scalars())
         engine.dispose()
-        owners = needed | set(found["runs"]) | set(found["models"])
+        owners = needed | set(live["runs"]) | set(live["models"])
         files = {path for path in self.root.rglob("*") if path.is_file() and owners & set(path.parts)}
-        return found, files
+        return live, files
 
     def filters(self, asked: Asked) -> Filters | None:
         """Return the filters, for ids out of this history."""

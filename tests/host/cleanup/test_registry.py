@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def small(empty_sqlite: Path, tmp_path: Path) -> Iterator[Small]:
-    found = Small(empty_sqlite, tmp_path / "one")
-    yield found
-    found.close()
+    small = Small(empty_sqlite, tmp_path / "one")
+    yield small
+    small.close()
 
 
 @pytest.fixture
 def registry(empty_sqlite: Path, tmp_path: Path) -> Iterator[Small]:
-    found = Small(empty_sqlite, tmp_path / "registry")
-    yield found
-    found.close()
+    registry = Small(empty_sqlite, tmp_path / "registry")
+    yield registry
+    registry.close()
 
 
 @pytest.mark.parametrize("names", ["the run", "a path", "a logged model", "where it is stored"])

@@ -351,11 +351,11 @@ def test_what_mlflow_gc_left_behind_is_found(world: World) -> None:
     argv = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", world.uri]
     argv += ["--artifacts-destination", world.destination]
     argv += ["--all-workspaces"] if world.workspaces != [None] else []
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, cwd=ROOT)
+    answer = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, cwd=ROOT)
     left = dangling(world.engine)
     owners = owner_ids(world.engine)
     strays = sum(not owners & set(key.split("/")) for key in world.objects())
-    print("mlflow gc left behind:", left, f"and {strays} objects", done.stdout[-500:], done.stderr[-500:])
+    print("mlflow gc left behind:", left, f"and {strays} objects", answer.stdout[-500:], answer.stderr[-500:])
     assert left
     world.cleanup("--yes", "--orphan-grace=0m", "--claim")
     assert dangling(world.engine) == {}

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def small(empty_sqlite: Path, tmp_path: Path) -> Iterator[Small]:
-    found = Small(empty_sqlite, tmp_path / "one")
-    yield found
-    found.close()
+    small = Small(empty_sqlite, tmp_path / "one")
+    yield small
+    small.close()
 
 
 def test_a_run_that_was_moved_keeps_the_models_that_it_left_behind(small: Small) -> None:

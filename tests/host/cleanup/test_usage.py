@@ -28,13 +28,13 @@ def test_usage_adds_up_to_what_there_is(world: World, tmp_path: Path) -> None:
     argv = ["--backend-store-uri", world.uri, "--artifacts-destination", world.destination, "--json"]
     with contextlib.redirect_stdout(out):
         assert usage.main([*argv, "--html", str(tmp_path / "usage.html")]) == 0
-    found = answers.read("usage", out.getvalue())
+    totals = answers.read("usage", out.getvalue())
     objects = list(open_store(world.destination).list())
-    assert found["total"]["objects"] == len(objects)
-    assert found["total"]["bytes"] == sum(item.size for item in objects)
-    assert found["total"]["runs"] == len(world.rows("SELECT run_uuid FROM runs"))
-    assert found["total"]["metric_rows"] == world.rows("SELECT count(*) FROM metrics")[0]
-    by_id = {item["id"]: item for item in found["experiments"]}
+    assert totals["total"]["objects"] == len(objects)
+    assert totals["total"]["bytes"] == sum(item.size for item in objects)
+    assert totals["total"]["runs"] == len(world.rows("SELECT run_uuid FROM runs"))
+    assert totals["total"]["metric_rows"] == world.rows("SELECT count(*) FROM metrics")[0]
+    by_id = {item["id"]: item for item in totals["experiments"]}
     assert by_id[world.ids["gone"]]["deleted_share"] == 1
     assert 0 < by_id[world.ids["kept"]]["deleted_share"] < 1  # deleted, but a run in it was restored
     assert 0 < by_id[world.ids["one"]]["deleted_share"] < 1
@@ -42,7 +42,7 @@ def test_usage_adds_up_to_what_there_is(world: World, tmp_path: Path) -> None:
 
 
 def test_usage_prints_a_table(local_world: World) -> None:
-    done = subprocess.run(
+    answer = subprocess.run(
         [sys.executable, "-m", "cleanup.usage", "--top=2"],
         cwd=ROOT,
         env=os.environ
@@ -54,8 +54,8 @@ def test_usage_prints_a_table(local_world: World) -> None:
         text=True,
         check=True,
     )
-    assert "metric rows" in done.stdout
-    assert "smaller ones" in done.stderr
+    assert "metric rows" in answer.stdout
+    assert "smaller ones" in answer.stderr
 
 
 def test_a_scheduled_run_cleans_up_and_logs_what_it_did(local_world: World, capfd: object) -> None:
@@ -79,6 +79,6 @@ def test_the_schedule_waits_and_ends_at_once_when_told(local_world: World) -> No
 
 def test_bad_flags_of_a_schedule_are_refused_at_once() -> None:
     argv = [sys.executable, "-m", "cleanup.schedule", "0 0 1 1 *", "--", "--older-than=30"]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "error: --older-than takes an age" in done.stderr
+    answer = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert "error: --older-than takes an age" in answer.stderr

@@ -69,9 +69,9 @@ def test_a_restore_into_an_empty_place_brings_everything_back(
     migrate(uri, tmp_path / "sets")
     key = tmp_path / "passphrase"
     key.write_text("secret")
-    one = back_up(uri, tmp_path / "sets", destination=str(artifacts), keys=[key])
+    backup = back_up(uri, tmp_path / "sets", destination=str(artifacts), keys=[key])
     fresh, destination = new_uri(kind), tmp_path / "fresh"
-    result = restore(fresh, one.path, destination=str(destination), keys_to=tmp_path / "keys")
+    result = restore(fresh, backup.path, destination=str(destination), keys_to=tmp_path / "keys")
     assert result.schema.state == "current"
     assert content(destination) == content(artifacts)
     assert (tmp_path / "keys" / "passphrase").read_text() == "secret"
@@ -85,10 +85,10 @@ def test_a_restore_over_a_postgresql_database_makes_it_what_it_was(
     uri = old_database("2.22.5", "postgresql")
     name = uri.rpartition("/")[2]
     before = postgres.dump(name)
-    one = back_up(uri, tmp_path / "sets")
+    backup = back_up(uri, tmp_path / "sets")
     migrate(uri, tmp_path / "sets")
     assert postgres.dump(name) != before
-    restore(uri, one.path)
+    restore(uri, backup.path)
     assert postgres.dump(name) == before
 
 
@@ -97,10 +97,10 @@ def test_a_sqlite_backup_restores_into_postgresql(
     version: str, old_database: Callable[[str, str], str], new_uri: Callable[[str], str], tmp_path: Path
 ) -> None:
     uri = old_database(version, "sqlite")
-    one = back_up(uri, tmp_path / "sets")
+    backup = back_up(uri, tmp_path / "sets")
     target = new_uri("postgresql")
     prepare(target)
-    assert restore(target, one.path).schema.state == "current"
+    assert restore(target, backup.path).schema.state == "current"
     migrate(uri, tmp_path / "sets")
     assert read(target) == read(uri)
 
@@ -113,9 +113,9 @@ def test_a_sqlite_backup_restores_into_postgresql(
 def test_a_postgresql_backup_does_not_become_a_sqlite_file(
     old_database: Callable[[str, str], str], tmp_path: Path
 ) -> None:
-    one = back_up(old_database("3.15.1", "postgresql"), tmp_path / "sets")
+    backup = back_up(old_database("3.15.1", "postgresql"), tmp_path / "sets")
     with pytest.raises(UserError, match="cannot become a SQLite file"):
-        restore(f"sqlite:///{tmp_path}/x.db", one.path)
+        restore(f"sqlite:///{tmp_path}/x.db", backup.path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -149,7 +149,7 @@ def test_old_sets_are_pruned_and_the_last_good_one_stays(
     (made[2].path / "database.sqlite").unlink()  # no good any more: it must not count as kept
     last = back_up(uri, folder, keep=2)
     assert not (folder / "20200101T000000Z.partial").exists()
-    paths = {one.path for one in sets.list_sets(folder)[0]}
+    paths = {backup.path for backup in sets.list_sets(folder)[0]}
     assert paths == {made[1].path, made[2].path, last.path, other.path}
 
 
@@ -222,13 +222,13 @@ def test_a_restore_that_cannot_be_loaded_leaves_postgresql_as_it_was(
     uri = old_database("3.15.1", "postgresql")
     name = uri.rpartition("/")[2]
     before = postgres.dump(name)
-    one = back_up(uri, tmp_path / "sets")
-    os.truncate(one.path / "database.dump", one.database["bytes"] // 2)
+    backup = back_up(uri, tmp_path / "sets")
+    os.truncate(backup.path / "database.dump", backup.database["bytes"] // 2)
     monkeypatch.setattr(sets, "verify", lambda _: None)  # as if the dump had been bad from the start
     with pytest.raises(UserError, match="pg_restore failed"):
-        restore(uri, one.path)
+        restore(uri, backup.path)
     assert postgres.dump(name) == before
-    one.database["rows"]["runs"] += 1
+    backup.database["rows"]["runs"] += 1
     again = back_up(uri, tmp_path / "more")
     again.database["rows"]["runs"] += 1  # a count that cannot be met: nothing is committed
     monkeypatch.setattr(sets, "open_set", lambda _: again)
@@ -241,28 +241,28 @@ def test_a_sqlite_database_in_use_is_not_replaced(
     old_database: Callable[[str, str], str], tmp_path: Path
 ) -> None:
     uri = old_database("3.15.1", "sqlite")
-    one = back_up(uri, tmp_path / "sets")
+    backup = back_up(uri, tmp_path / "sets")
     user = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
     user.execute("BEGIN IMMEDIATE")
     with pytest.raises(UserError, match="is in use by"):
-        restore(uri, one.path)
+        restore(uri, backup.path)
     user.close()
-    restore(uri, one.path)
+    restore(uri, backup.path)
 
 
 def test_what_the_restore_does_not_know_is_left(
     old_database: Callable[[str, str], str], artifacts: Path, tmp_path: Path
 ) -> None:
     uri = old_database("3.15.1", "sqlite")
-    one = back_up(uri, tmp_path / "sets", destination=str(artifacts))
+    backup = back_up(uri, tmp_path / "sets", destination=str(artifacts))
     wanted = content(artifacts)
     (artifacts / "1" / "new.txt").write_text("new")
     (artifacts / "1" / "run1" / "artifacts" / "mödel.bin").write_text("changed")
     (artifacts / "1" / "run2" / "artifacts" / "mödel.bin").unlink()
-    result = restore(uri, one.path, destination=str(artifacts))
+    result = restore(uri, backup.path, destination=str(artifacts))
     assert result.artifacts == {
         "objects": 20,
-        "bytes": one.manifest["artifacts"]["bytes"],
+        "bytes": backup.manifest["artifacts"]["bytes"],
         "written": 2,
         "moved": 0,
         "left": 1,
@@ -275,20 +275,20 @@ def test_every_older_database_backs_up_and_restores(
 ) -> None:
     for version in old_databases.VERSIONS:
         uri = old_database(version, "postgresql")
-        one = back_up(uri, tmp_path / "sets")
+        backup = back_up(uri, tmp_path / "sets")
         fresh = new_uri("postgresql")
-        restore(fresh, one.path)
+        restore(fresh, backup.path)
         assert postgres.dump(fresh.rpartition("/")[2]) == postgres.dump(uri.rpartition("/")[2])
-        assert restore(fresh, one.path, to_head=True).schema.state == "current"
+        assert restore(fresh, backup.path, to_head=True).schema.state == "current"
         assert contained(old_databases.expected(version, "postgresql"), read(fresh)) == []
 
 
 def test_a_sqlite_set_of_an_older_mlflow_becomes_a_current_database(
     old_database: Callable[[str, str], str], new_uri: Callable[[str], str], tmp_path: Path
 ) -> None:
-    one = back_up(old_database("2.9.2", "sqlite"), tmp_path / "sets")
+    backup = back_up(old_database("2.9.2", "sqlite"), tmp_path / "sets")
     fresh = new_uri("sqlite")
-    assert restore(fresh, one.path, to_head=True).schema.state == "current"
+    assert restore(fresh, backup.path, to_head=True).schema.state == "current"
     assert contained(old_databases.expected("2.9.2", "sqlite"), read(fresh)) == []
 
 
@@ -321,8 +321,8 @@ def test_the_programs_may_run_where_the_server_is(
     uri = old_database("3.15.1", "postgresql")
     command = f"env PATH={BINARIES} PGHOST=127.0.0.1 PGPORT={postgres.port}"  # as `docker compose exec` would
     before = postgres.dump(uri.rpartition("/")[2])
-    one = back_up(uri, tmp_path / "sets", pg_command=command)
-    restore(uri, one.path, pg_command=command)
+    backup = back_up(uri, tmp_path / "sets", pg_command=command)
+    restore(uri, backup.path, pg_command=command)
     assert postgres.dump(uri.rpartition("/")[2]) == before
     with pytest.raises(UserError, match="pg_dump failed"):
         back_up(uri, tmp_path / "other", pg_command=f"{command.replace(str(postgres.port), '1')}")
@@ -344,8 +344,8 @@ def test_artifacts_outside_the_destination_are_named(
     client.create_experiment("outside", "file:///somewhere/else/8")
     with connect(uri).begin() as connection:
         connection.exec_driver_sql("DELETE FROM experiments WHERE name = 'Default'")
-    one = back_up(uri, tmp_path / "sets", destination=str(artifacts))
-    assert one.manifest["artifacts"]["outside"] == {"experiments": 1}
+    backup = back_up(uri, tmp_path / "sets", destination=str(artifacts))
+    assert backup.manifest["artifacts"]["outside"] == {"experiments": 1}
     assert (
         "are not in this backup: those of 1 experiments, such as file:///somewhere/else/8\n"
         in capsys.readouterr().err

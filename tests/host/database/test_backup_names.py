@@ -46,22 +46,22 @@ def test_every_key_of_a_bucket_is_kept_and_put_back(
 ) -> None:
     with plain_s3() as objects:
         objects.update({f"stack/{key}": body for key, body in KEYS.items()})
-        one = back_up(uri, tmp_path / "sets", destination="s3://bucket/stack")
-        assert one.artifacts is not None
-        assert one.artifacts["objects"] == len(KEYS)
-        assert one.manifest["format"] == 2
-        sets.verify(one)
+        backup = back_up(uri, tmp_path / "sets", destination="s3://bucket/stack")
+        assert backup.artifacts is not None
+        assert backup.artifacts["objects"] == len(KEYS)
+        assert backup.manifest["format"] == 2
+        sets.verify(backup)
         digest = sha256(b"1/run//artifacts/twice").hexdigest()
-        assert (one.path / "renamed" / digest).read_bytes() == b"two slashes"  # as FORMAT.md says
+        assert (backup.path / "renamed" / digest).read_bytes() == b"two slashes"  # as FORMAT.md says
         assert back_up(uri, tmp_path / "sets", destination="s3://bucket/stack").manifest["artifacts"][
             "linked"
         ] == len(KEYS)
-        restore(uri, one.path, destination="s3://bucket/again")
+        restore(uri, backup.path, destination="s3://bucket/again")
         assert {key: body for key, body in objects.items() if key.startswith("again/")} == {
             f"again/{key}": body for key, body in KEYS.items()
         }
         with pytest.raises(UserError, match=r"(?s)cannot hold \d objects of the backup.*nothing was changed"):
-            restore(uri, one.path, destination=str(tmp_path / "folder"))
+            restore(uri, backup.path, destination=str(tmp_path / "folder"))
         assert not (tmp_path / "folder").exists()
     assert "Traceback" not in capsys.readouterr().err
 
@@ -76,8 +76,8 @@ def test_sets_in_a_bucket_hold_every_key(uri: str) -> None:
         for key in KEYS:
             del objects[f"stack/{key}"]
         names = {key.split("/")[1] for key in objects if not key.startswith("sets/objects/")}
-        with open_backup(f"s3://bucket/sets/{names.pop()}") as one:
-            restore(uri, one, destination="s3://bucket/stack")
+        with open_backup(f"s3://bucket/sets/{names.pop()}") as backup:
+            restore(uri, backup, destination="s3://bucket/stack")
         assert {key: body for key, body in objects.items() if key.startswith("stack/")} == {
             f"stack/{key}": body for key, body in KEYS.items()
         }
@@ -92,9 +92,9 @@ def test_every_name_of_a_folder_is_kept_and_put_back(uri: str, tmp_path: Path) -
         Path(os.fsdecode(path)).write_bytes(name)
     wanted = {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("f")}
     assert len(wanted) == len(names)
-    one = back_up(uri, tmp_path / "sets", destination=str(store))
-    sets.verify(one)
-    restore(uri, one.path, destination=str(tmp_path / "fresh"))
+    backup = back_up(uri, tmp_path / "sets", destination=str(store))
+    sets.verify(backup)
+    restore(uri, backup.path, destination=str(tmp_path / "fresh"))
     fresh = tmp_path / "fresh"
     assert {str(path.relative_to(fresh)): path.read_bytes() for path in fresh.rglob("f")} == wanted
 
@@ -111,19 +111,19 @@ def test_what_is_no_file_is_named_and_the_rest_is_whole(
     with socket.socket(socket.AF_UNIX) as listening:
         monkeypatch.chdir(store / "1")  # the path of a socket must be short
         listening.bind("socket")
-        one = back_up(uri, tmp_path / "sets", destination=str(store))
-    assert one.artifacts is not None
-    assert one.artifacts["objects"] == 1
-    assert {missing["key"]: missing["reason"] for missing in one.artifacts["left_out"]} == {
+        backup = back_up(uri, tmp_path / "sets", destination=str(store))
+    assert backup.artifacts is not None
+    assert backup.artifacts["objects"] == 1
+    assert {missing["key"]: missing["reason"] for missing in backup.artifacts["left_out"]} == {
         "1/link": "symbolic link",
         "1/folder": "symbolic link",
         "1/fifo": "FIFO",
         "1/socket": "socket",
     }
-    assert one.as_json()["artifacts"]["left_out"] == one.artifacts["left_out"]
-    assert "1 objects of 5 bytes, 4 left out" in one.line()
+    assert backup.as_json()["artifacts"]["left_out"] == backup.artifacts["left_out"]
+    assert "1 objects of 5 bytes, 4 left out" in backup.line()
     assert "left out, for a backup holds the content of files: " in capsys.readouterr().err
-    result = restore(uri, one.path, destination=str(store))
+    result = restore(uri, backup.path, destination=str(store))
     assert result.artifacts is not None
     assert result.artifacts["left"] == 4
     assert (store / "1" / "link").is_symlink()
@@ -148,11 +148,11 @@ def test_all_that_lies_outside_is_counted_by_kind(uri: str, tmp_path: Path) -> N
             for table in ("logged_models", "model_versions")
         )
     (tmp_path / "artifacts").mkdir()
-    one = back_up(uri, tmp_path / "sets", destination=str(tmp_path / "artifacts"))
-    assert one.as_json()["artifacts"]["outside"] == {
+    backup = back_up(uri, tmp_path / "sets", destination=str(tmp_path / "artifacts"))
+    assert backup.as_json()["artifacts"]["outside"] == {
         "runs": 2,
         "models": models,
         "versions": versions,
         "traces": 1,
     }
-    json.dumps(one.as_json())
+    json.dumps(backup.as_json())

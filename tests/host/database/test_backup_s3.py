@@ -91,8 +91,8 @@ def test_sets_in_s3_hold_each_artifact_once_and_come_back(
         first = back_up(uri, place, destination=str(files), keys=[key])
         (files / "1/run3/artifacts/mödel").write_bytes(b"changed")
         second = back_up(uri, place, destination=str(files))
-        found, rest = place.sets()
-        assert ([one.where for one in found], rest) == ([first.where, second.where], [])
+        listed, rest = place.sets()
+        assert ([backup.where for backup in listed], rest) == ([first.where, second.where], [])
     assert first.where.startswith(f"{sets_address}/2")
     assert (first.manifest["artifacts"]["linked"], second.manifest["artifacts"]["linked"]) == (0, 9)
     store = open_store(sets_address)
@@ -100,8 +100,8 @@ def test_sets_in_s3_hold_each_artifact_once_and_come_back(
 
     for address, changed in ((first.where, b"\3" * 1000), (f"{sets_address}/latest", b"changed")):
         target, fresh = tmp_path / "fresh" / address.rpartition("/")[2], new_uri("postgresql")
-        with open_backup(address) as one:
-            restore(fresh, one, destination=str(target), keys_to=tmp_path / "keys")
+        with open_backup(address) as backup:
+            restore(fresh, backup, destination=str(target), keys_to=tmp_path / "keys")
         assert content(target) == {**ARTIFACTS, "1/run3/artifacts/mödel": changed}
         assert read(fresh) == read(uri)
     assert (tmp_path / "keys" / "passphrase").read_text() == "secret"
@@ -120,7 +120,7 @@ def test_a_set_in_s3_is_pruned_with_what_it_alone_names(
         other = back_up(old_database("3.15.1", "sqlite"), place)
         (files / "1/run3/artifacts/mödel").write_bytes(b"changed")
         last = back_up(uri, place, destination=str(files), keep=1)
-        assert [one.where for one in place.sets()[0]] == [other.where, last.where]
+        assert [backup.where for backup in place.sets()[0]] == [other.where, last.where]
         assert (
             len(list(store.list("objects"))) == 11
         )  # one that no set names may be another backup's, not ended yet
@@ -136,14 +136,14 @@ def test_a_damaged_set_in_s3_is_refused_before_anything_is_touched(
     uri = old_database("3.15.1", "sqlite")
     database = Path(uri.removeprefix("sqlite:///"))
     with open_place(sets_address) as place:
-        one = back_up(uri, place, destination=str(files))
+        backup = back_up(uri, place, destination=str(files))
     before, client = database.read_bytes(), s3_client()
     prefix = sets_address.removeprefix("s3://bucket/")
-    victim = next(found.key for found in open_store(sets_address).list("objects"))
+    victim = next(item.key for item in open_store(sets_address).list("objects"))
     wrong = b"x" * 1000
 
     def refused(words: str) -> None:
-        with pytest.raises(UserError, match=words), open_backup(one.where) as damaged:
+        with pytest.raises(UserError, match=words), open_backup(backup.where) as damaged:
             restore(uri, damaged, destination=str(tmp_path / "fresh"))
         assert database.read_bytes() == before
         assert not list((tmp_path / "fresh").rglob("*"))
@@ -152,7 +152,7 @@ def test_a_damaged_set_in_s3_is_refused_before_anything_is_touched(
     refused("the SHA-256 of artifacts/.* does not fit")
     client.delete_object(Bucket="bucket", Key=f"{prefix}/{victim}")
     refused("artifacts/.* is missing")
-    name = one.where.rpartition("/")[2]
+    name = backup.where.rpartition("/")[2]
     client.delete_object(Bucket="bucket", Key=f"{prefix}/{name}/manifest.json")
     refused("is not a backup: it has no manifest.json")
     with open_place(sets_address) as place:

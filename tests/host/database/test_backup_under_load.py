@@ -54,14 +54,14 @@ def test_nothing_that_was_acknowledged_is_missing(
         assert time.monotonic() < deadline, f"only {len(acknowledged)} runs were logged"
         time.sleep(0.05)
     before = list(acknowledged)
-    one = back_up(uri, tmp_path / "sets", destination=str(artifacts))
+    backup = back_up(uri, tmp_path / "sets", destination=str(artifacts))
     stop.set()
     for thread in threads:
         thread.join()
     assert not failures
 
     fresh = new_uri(kind)
-    restore(fresh, one.path, destination=str(tmp_path / "fresh"))
+    restore(fresh, backup.path, destination=str(tmp_path / "fresh"))
     restored = MlflowClient(fresh)
     there = {run.info.run_id: run for run in restored.search_runs([experiment], max_results=5000)}
     assert set(before) <= set(there)

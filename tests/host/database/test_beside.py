@@ -51,24 +51,24 @@ def test_tables_and_views_of_others_stay(
     kind: str, target: str, old_database: Callable[[str, str], str], tmp_path: Path
 ) -> None:
     uri = old_database("3.10.1", kind)
-    one = back_up(uri, tmp_path / "sets")
+    backup = back_up(uri, tmp_path / "sets")
     names = ask(uri, "SELECT name FROM runs ORDER BY name")
     if target == "newer":
         from backups.migrate import migrate
 
         migrate(uri, tmp_path / "sets")
     run(uri, *ANOTHER, "INSERT INTO pins VALUES (7, 'mine')", "DELETE FROM tags", "DELETE FROM params")
-    shown = plan(uri, one)
+    shown = plan(uri, backup)
     assert {name for _, name in shown.others.relations} == {"pins", "users", "last_runs", "their_pins"}
     lines = "\n".join(shown.lines(None))
     assert "kept       table pins" in lines
     assert "kept       view last_runs" in lines
-    result = restore(uri, one.path)
-    assert result.rows == sum(one.database["rows"].values())
+    result = restore(uri, backup.path)
+    assert result.rows == sum(backup.database["rows"].values())
     assert ask(uri, "SELECT note FROM pins") == ["mine"]
     assert sorted(ask(uri, "SELECT name FROM last_runs")) == names
     assert ask(uri, "SELECT note FROM their_pins") == ["mine"]
-    assert plan(uri, one).others == shown.others
+    assert plan(uri, backup).others == shown.others
     second = back_up(uri, tmp_path / "sets")
     assert "pins" not in second.database["rows"]
     restore(uri, second.path)
@@ -80,12 +80,12 @@ def test_a_key_of_others_is_in_the_way_and_named(
     kind: str, old_database: Callable[[str, str], str], dump: Callable[[str], bytes], tmp_path: Path
 ) -> None:
     uri = old_database("3.10.1", kind)
-    one = back_up(uri, tmp_path / "sets")
+    backup = back_up(uri, tmp_path / "sets")
     run(uri, "CREATE TABLE pins (run VARCHAR(32) REFERENCES runs (run_uuid))", "INSERT INTO pins SELECT NULL")
     before = dump(uri)
-    assert "in the way foreign key" in "\n".join(plan(uri, one).lines(None))
+    assert "in the way foreign key" in "\n".join(plan(uri, backup).lines(None))
     with pytest.raises(UserError, match="table pins is not MLflow's and refers to runs") as error:
-        restore(uri, one.path)
+        restore(uri, backup.path)
     assert "in the way: foreign key" in str(error.value)
     assert dump(uri) == before
 
@@ -115,13 +115,13 @@ def test_a_set_of_a_whole_schema_brings_back_mlflows_part_of_it(
     )
     with monkeypatch.context() as patch:
         patch.setattr(catalog, "others", lambda _: Others())
-        one = back_up(uri, tmp_path / "sets")
+        backup = back_up(uri, tmp_path / "sets")
     run(uri, "UPDATE pins SET note = 'now'", "DELETE FROM tags")
-    restore(uri, one.path)
+    restore(uri, backup.path)
     assert ask(uri, "SELECT note FROM pins") == ["now"]
-    assert len(ask(uri, "SELECT key FROM tags")) == one.database["rows"]["tags"]
+    assert len(ask(uri, "SELECT key FROM tags")) == backup.database["rows"]["tags"]
     fresh = new_uri("postgresql")
-    restore(fresh, one.path)
+    restore(fresh, backup.path)
     assert ask(fresh, "SELECT note FROM pins") == ["then"]  # nobody else's is there
 
 
@@ -160,11 +160,11 @@ def test_what_is_replaced_is_backed_up_first(
     store.mkdir()
     (store / "model").write_bytes(b"then")
     uri = old_database("3.15.1", kind)
-    one = back_up(uri, tmp_path / "sets", destination=str(store))
+    backup = back_up(uri, tmp_path / "sets", destination=str(store))
     run(uri, "DELETE FROM tags")
     (store / "model").write_bytes(b"now!")
     before = dump(uri)
-    restore(uri, one.path, destination=str(store), save_to=Folder(tmp_path / "sets"))
+    restore(uri, backup.path, destination=str(store), save_to=Folder(tmp_path / "sets"))
     assert (store / "model").read_bytes() == b"then"
     saved = sets.list_sets(tmp_path / "sets")[0][-1]
     assert saved.manifest["purpose"] == "before-restore"
@@ -178,22 +178,22 @@ def test_a_restore_does_what_was_shown_or_nothing(
     kind: str, old_database: Callable[[str, str], str], dump: Callable[[str], bytes], tmp_path: Path
 ) -> None:
     uri = old_database("3.15.1", kind)
-    one = back_up(uri, tmp_path / "sets")
-    shown = plan(uri, one)
+    backup = back_up(uri, tmp_path / "sets")
+    shown = plan(uri, backup)
     run(uri, "DELETE FROM tags")  # rows come and go
-    assert plan(uri, one).fingerprint == shown.fingerprint
+    assert plan(uri, backup).fingerprint == shown.fingerprint
     assert json.loads(json.dumps(shown.as_json()))["fingerprint"] == shown.fingerprint
     run(uri, "CREATE TABLE pins (id INTEGER)")
     before = dump(uri)
     with pytest.raises(UserError, match="is not what the plan showed; nothing was changed"):
-        restore(uri, one.path, shown=shown.fingerprint)
+        restore(uri, backup.path, shown=shown.fingerprint)
     assert dump(uri) == before
-    restore(uri, one.path, shown=plan(uri, one).fingerprint)
+    restore(uri, backup.path, shown=plan(uri, backup).fingerprint)
 
 
-def hostile(one: sets.BackupSet, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+def hostile(backup: sets.BackupSet, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     """A copy of a set with another manifest, whose checksum fits."""
-    shutil.copytree(one.path, folder)
+    shutil.copytree(backup.path, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
     body = {key: value for key, value in manifest.items() if key not in {"format", "checksum"}}
@@ -210,9 +210,9 @@ def test_no_name_of_a_set_leads_out_of_it(
     (tmp_path / "secret").write_bytes(b"model")
     key = tmp_path / "passphrase"
     key.write_text("secret")
-    one = back_up(uri, tmp_path / "sets", destination=str(store), keys=[key])
+    backup = back_up(uri, tmp_path / "sets", destination=str(store), keys=[key])
     before = dump(uri)
-    (tmp_path / "database.sqlite").write_bytes((one.path / "database.sqlite").read_bytes())
+    (tmp_path / "database.sqlite").write_bytes((backup.path / "database.sqlite").read_bytes())
 
     def listed(manifest: dict[str, Any], folder: Path, line: str) -> None:
         (folder / "artifacts.jsonl").write_text(line)
@@ -225,7 +225,7 @@ def test_no_name_of_a_set_leads_out_of_it(
         path.unlink(missing_ok=True)
         path.symlink_to(to)
 
-    entry = next(sets.entries(one))
+    entry = next(sets.entries(backup))
     broken: list[Callable[[dict[str, Any], Path], object]] = [
         lambda m, _: m["keys"][0].update(name="../x"),
         lambda m, _: m["keys"][0].update(name="/etc/x"),
@@ -244,31 +244,31 @@ def test_no_name_of_a_set_leads_out_of_it(
     ]
     for number, change in enumerate(broken):
         folder = tmp_path / "bad" / str(number)
-        path = hostile(one, folder, lambda manifest: change(manifest, folder))  # noqa: B023 - called at once
+        path = hostile(backup, folder, lambda manifest: change(manifest, folder))  # noqa: B023 - called at once
         with pytest.raises(UserError) as error:
             restore(uri, path, destination=str(tmp_path / "new"), keys_to=tmp_path / "keys")
         assert "nothing was changed" in str(error.value) or "is not sound" in str(error.value), number
     assert dump(uri) == before
     assert not (tmp_path / "new").exists()
     assert not (tmp_path / "keys").exists()
-    shutil.copytree(one.path, tmp_path / "bad" / "good")
+    shutil.copytree(backup.path, tmp_path / "bad" / "good")
     (tmp_path / "bad" / "none").mkdir()
     good, rest = sets.list_sets(tmp_path / "bad")  # a bad one is a line, not the end of all
-    assert "good" in {found.path.name for found in good}
+    assert "good" in {backup.path.name for backup in good}
     assert any("is not sound" in line for line in rest)
-    assert restoring.plan(uri, tmp_path / "bad" / "good").backup.manifest == one.manifest
+    assert restoring.plan(uri, tmp_path / "bad" / "good").backup.manifest == backup.manifest
 
 
 def test_users_of_the_server_stay_when_the_set_has_none(tmp_path: Path) -> None:
     uri = old_databases.sqlite_database("3.15.1", tmp_path / "mlflow.db")
-    one = back_up(uri, tmp_path / "sets")
+    backup = back_up(uri, tmp_path / "sets")
     run(
         uri,
         "CREATE TABLE alembic_version_auth (version_num VARCHAR(32))",
         "CREATE TABLE users (id INTEGER PRIMARY KEY, username VARCHAR(255))",
         "INSERT INTO users VALUES (1, 'ada')",
     )
-    restore(uri, one.path)
+    restore(uri, backup.path)
     assert ask(uri, "SELECT username FROM users") == ["ada"]
     second = back_up(uri, tmp_path / "sets")
     run(uri, "DELETE FROM users")
@@ -284,11 +284,11 @@ def test_a_laptops_set_goes_beside_tables_of_others_in_postgresql(
 ) -> None:
     laptop = old_database("3.10.1", "sqlite")
     run(laptop, "CREATE TABLE mine AS SELECT 1")
-    one = back_up(laptop, tmp_path / "sets")
+    backup = back_up(laptop, tmp_path / "sets")
     uri = new_uri("postgresql")
     prepare(uri)
     run(uri, *ANOTHER, "INSERT INTO pins VALUES (7, 'mine')")
-    restore(uri, one.path)
+    restore(uri, backup.path)
     assert ask(uri, "SELECT note FROM pins") == ["mine"]
-    assert len(ask(uri, "SELECT name FROM last_runs")) == one.database["rows"]["runs"]
+    assert len(ask(uri, "SELECT name FROM last_runs")) == backup.database["rows"]["runs"]
     assert "left in the backup, for they are not MLflow's: mine" in capsys.readouterr().err

@@ -164,12 +164,12 @@ def test_every_verb_waits_as_long_as_it_is_told_and_then_says_who_holds_the_lock
 ) -> None:
     uri = old_database("3.15.1", kind)
     store = f"--backend-store-uri={uri}"
-    one = back_up(uri, tmp_path / "sets")
+    backup = back_up(uri, tmp_path / "sets")
     files = f"--artifacts-destination={tmp_path / 'artifacts'}"
     verbs = {
         "migrate": ["migrate", store, f"--to={tmp_path / 'sets'}", "--yes"],
         "backup": ["backup", store, f"--to={tmp_path / 'sets'}"],
-        "restore": ["restore", store, f"--backup={one.path}", "--yes"],
+        "restore": ["restore", store, f"--backup={backup.path}", "--yes"],
         "cleanup": ["cleanup", store, files, "--yes", "--claim"],
     }
     process = hold(uri)
@@ -215,9 +215,9 @@ def test_timeouts_of_a_role_end_no_backup_restore_or_migration(
         "transaction_timeout = '200ms'",
     ):
         postgres.sql(f'ALTER DATABASE "{name}" SET {setting}')
-    one = back_up(uri, tmp_path / "sets")
+    backup = back_up(uri, tmp_path / "sets")
     assert migrate(uri, tmp_path / "sets").after.state == "current"
-    assert restore(uri, one.path).schema.state == "behind"
+    assert restore(uri, backup.path).schema.state == "behind"
 
 
 def test_a_session_that_the_server_ends_is_a_message(

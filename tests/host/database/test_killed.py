@@ -49,8 +49,8 @@ def die_at(number):
     return count
 """
     argv = [sys.executable, "-c", start + script, *map(str, words)]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    answer = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert answer.returncode == -signal.SIGKILL, answer.stderr
 
 
 def wait_for_orphans(uri: str) -> None:
@@ -125,12 +125,12 @@ LocalStore.fetch = die_at(5)
 back_up(sys.argv[1], Path(sys.argv[2]), destination=sys.argv[3])
 """
     run_until_killed(script, uri, folder, tmp_path / "artifacts")
-    assert [one.path for one in sets.list_sets(folder)[0]] == [good.path]
+    assert [backup.path for backup in sets.list_sets(folder)[0]] == [good.path]
     (unfinished,) = folder.glob("*.partial")
     with pytest.raises(UserError, match="is an unfinished backup: it has no manifest"):
         restore(uri, unfinished)
     after = back_up(uri, folder, destination=str(tmp_path / "artifacts"))
-    assert [one.path for one in sets.list_sets(folder)[0]] == [good.path, after.path]
+    assert [backup.path for backup in sets.list_sets(folder)[0]] == [good.path, after.path]
     assert not unfinished.exists()
 
 
@@ -159,7 +159,7 @@ def test_a_killed_restore_changes_nothing(
     dump: Callable[[str], bytes],
     tmp_path: Path,
 ) -> None:
-    one = back_up(old_database("3.15.1", stored), tmp_path / "sets")
+    backup = back_up(old_database("3.15.1", stored), tmp_path / "sets")
     uri = old_database("3.10.1", target)
     before = dump(uri)
     script = f"""
@@ -171,12 +171,12 @@ import {PATCHES[moment]}
 from backups.restore import restore
 restore(sys.argv[1], Path(sys.argv[2]))
 """
-    run_until_killed(script, uri, one.path)
+    run_until_killed(script, uri, backup.path)
     wait_for_orphans(uri)
     assert dump(uri) == before
     with connect(uri).connect() as connection:
         assert inspect_schema(connection).revision == "1b5f0d9ad7c1"
-    restore(uri, one.path)
+    restore(uri, backup.path)
     with connect(uri).connect() as connection:
         assert inspect_schema(connection).state == ("current" if stored != target else "behind")
         if target == "postgresql":  # what was prepared beside the old tables is gone, too
@@ -248,13 +248,13 @@ def test_a_full_disk_during_a_sqlite_restore_leaves_the_old_data(
 ) -> None:
     from database import sqlite as module
 
-    one = back_up(old_database("3.15.1", "sqlite"), tmp_path / "sets")
+    backup = back_up(old_database("3.15.1", "sqlite"), tmp_path / "sets")
     path = small_disk / "mlflow.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE kept (x)")
     monkeypatch.setattr(module, "require_room", lambda *_: None)  # as if the room had gone afterwards
     with pytest.raises(UserError, match="cannot restore to"):
-        restore(f"sqlite:///{path}", one.path)
+        restore(f"sqlite:///{path}", backup.path)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("kept",)]
 
@@ -269,13 +269,13 @@ def test_a_full_disk_during_a_postgresql_restore_leaves_the_old_data(
     uri, disk = small_database
     before = dump(uri)
     for stored in KINDS:
-        one = back_up(old_database("3.15.1", stored), tmp_path / "sets")
+        backup = back_up(old_database("3.15.1", stored), tmp_path / "sets")
         fill(disk)
         with pytest.raises(UserError, match="No space left on device"):
-            restore(uri, one.path)
+            restore(uri, backup.path)
         (disk / "filler").unlink()
         assert dump(uri) == before
-    restore(uri, one.path)
+    restore(uri, backup.path)
     assert dump(uri) != before
 
 
@@ -294,16 +294,16 @@ def test_a_full_disk_for_the_artifacts_of_a_restore_leaves_the_old_data(
     (tmp_path / "artifacts").mkdir()
     for number in range(10):
         (tmp_path / "artifacts" / str(number)).write_bytes(os.urandom(50_000))
-    one = back_up(old_database("3.15.1", kind), tmp_path / "sets", destination=str(tmp_path / "artifacts"))
+    backup = back_up(old_database("3.15.1", kind), tmp_path / "sets", destination=str(tmp_path / "artifacts"))
     uri = old_database("3.10.1", kind)
     (small_disk / "9").write_bytes(b"old")
     before = dump(uri)
     with pytest.raises(UserError, match=rf"not enough room in {small_disk}: what is to be restored needs"):
-        restore(uri, one.path, destination=str(small_disk))
+        restore(uri, backup.path, destination=str(small_disk))
     assert [path.name for path in small_disk.iterdir()] == ["9"]
     monkeypatch.setattr(object_restore, "require_room", lambda *_: None)  # as if the room had gone afterwards
     with pytest.raises(UserError, match="No space left on device") as error:
-        restore(uri, one.path, destination=str(small_disk))
+        restore(uri, backup.path, destination=str(small_disk))
     assert "make room there" in str(error.value)
     assert dump(uri) == before
     assert (small_disk / "9").read_bytes() == b"old"
@@ -321,7 +321,7 @@ def test_a_restore_killed_among_its_artifacts_goes_on_when_it_is_run_again(
     for number in range(10):
         (store / str(number)).write_bytes(bytes([number]) * 100)
     stored = old_database("3.15.1", "sqlite")
-    one = back_up(stored, tmp_path / "sets", destination=str(store))
+    backup = back_up(stored, tmp_path / "sets", destination=str(store))
     wanted = content(store)
     uri = old_database("3.10.1", "sqlite")
     before = dump(uri)
@@ -335,14 +335,14 @@ restore(sys.argv[1], Path(sys.argv[2]), destination=sys.argv[3])
     for number in range(5):
         (store / str(number)).unlink()
         (store / str(number + 5)).write_bytes(b"old")
-    run_until_killed(script, uri, one.path, store, 3)  # while what is missing is added
+    run_until_killed(script, uri, backup.path, store, 3)  # while what is missing is added
     assert dump(uri) == before
     assert [(store / str(number)).read_bytes() for number in range(5, 10)] == [b"old"] * 5
     run_until_killed(
-        script, uri, one.path, store, 6
+        script, uri, backup.path, store, 6
     )  # while what differs is replaced: the database is restored
     assert dump(uri) == dump(stored)
-    restore(uri, one.path, destination=str(store))
+    restore(uri, backup.path, destination=str(store))
     assert content(store) == wanted
 
 

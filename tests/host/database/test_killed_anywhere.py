@@ -42,11 +42,11 @@ def test_a_backup_killed_anywhere_leaves_whole_sets_alone(tmp_path: Path) -> Non
     before = statements(tmp_path / "mlflow.db")
     calls = kill(0, _backup, uri, folder, store)
     for limit in kill.limits(calls):
-        known = {one.path for one in sets.list_sets(folder)[0]}
+        known = {backup.path for backup in sets.list_sets(folder)[0]}
         kill(limit, _backup, uri, folder, store)
-        for one in sets.list_sets(folder)[0]:
-            sets.verify(one)  # also one that was finished right before the kill
-        assert known <= {one.path for one in sets.list_sets(folder)[0]}
+        for backup in sets.list_sets(folder)[0]:
+            sets.verify(backup)  # also one that was finished right before the kill
+        assert known <= {backup.path for backup in sets.list_sets(folder)[0]}
         sets.verify(back_up(uri, folder, destination=store, keep=99))
         assert not list(folder.glob("*.partial"))
     assert statements(tmp_path / "mlflow.db") == before
@@ -81,7 +81,9 @@ def test_a_restore_killed_anywhere_loses_no_artifact_of_what_the_database_holds(
     stored, other, path = tmp_path / "stored.db", tmp_path / "other.db", tmp_path / "mlflow.db"
     old_databases.sqlite_database("3.10.1", other)
     store = filled(tmp_path / "artifacts", b"new")
-    one = back_up(old_databases.sqlite_database("3.15.1", stored), tmp_path / "sets", destination=store).path
+    backup = back_up(
+        old_databases.sqlite_database("3.15.1", stored), tmp_path / "sets", destination=store
+    ).path
     uri, wanted = f"sqlite:///{path}", content(tmp_path / "artifacts")
     calls = 0
     for limit in (0, *range(20)):
@@ -91,10 +93,10 @@ def test_a_restore_killed_anywhere_loses_no_artifact_of_what_the_database_holds(
         old = content(tmp_path / "artifacts")
         (tmp_path / "artifacts" / "0").unlink()
         if not calls:
-            calls = kill(0, _restore, uri, one, store)
+            calls = kill(0, _restore, uri, backup, store)
             after, limits = statements(path), kill.limits(calls)
             continue
-        kill(next(limits), _restore, uri, one, store)
+        kill(next(limits), _restore, uri, backup, store)
         now = content(tmp_path / "artifacts")
         assert statements(path) in {before, after}, limit
         if statements(path) == before:
@@ -102,7 +104,7 @@ def test_a_restore_killed_anywhere_loses_no_artifact_of_what_the_database_holds(
                 name: old[name] for name in sorted(old)[1:]
             }
         assert all(data in {old[name], wanted[name]} for name, data in now.items() if name in old)
-        kill(0, _restore, uri, one, store)
+        kill(0, _restore, uri, backup, store)
         assert content(tmp_path / "artifacts") == wanted
         assert statements(path) == after
         with connect(uri).connect() as connection:
@@ -110,5 +112,5 @@ def test_a_restore_killed_anywhere_loses_no_artifact_of_what_the_database_holds(
     kill.report("restore")
 
 
-def _restore(uri: str, one: Path, store: str) -> None:
-    restore(uri, one, destination=store)
+def _restore(uri: str, backup: Path, store: str) -> None:
+    restore(uri, backup, destination=store)

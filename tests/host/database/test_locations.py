@@ -69,13 +69,13 @@ def test_what_was_below_the_old_destination_is_below_the_new_one(
         change("runs SET artifact_uri = 'mlflow-artifacts:/3/x/artifacts' WHERE name = 'run 2'")
         change("runs SET artifact_uri = :to WHERE name = 'run 3'", to=f"{root}/plain/artifacts")
         change("runs SET artifact_uri = :to WHERE name = 'run 5'", to=f"{root}2/artifacts")
-    one = back_up(uri, tmp_path / "sets", destination=str(root))
-    assert one.artifacts is not None
-    assert one.artifacts["outside"] == {"experiments": 1, "runs": 1}
+    backup = back_up(uri, tmp_path / "sets", destination=str(root))
+    assert backup.artifacts is not None
+    assert backup.artifacts["outside"] == {"experiments": 1, "runs": 1}
 
     fresh = new_uri("sqlite" if uri.startswith("sqlite") else "postgresql")
     new = tmp_path / "new"
-    result = restore(fresh, one.path, destination=str(new), artifact_root="mlflow-artifacts:/")
+    result = restore(fresh, backup.path, destination=str(new), artifact_root="mlflow-artifacts:/")
     after = locations(fresh)
     expected = {key: value.replace(f"file://{place}", "mlflow-artifacts:") for key, value in before.items()}
     expected |= {
@@ -92,8 +92,8 @@ def test_what_was_below_the_old_destination_is_below_the_new_one(
     )
 
     again = new_uri("sqlite" if uri.startswith("sqlite") else "postgresql")
-    restore(again, one.path, destination=str(new))  # no server: the rows name the place itself
+    restore(again, backup.path, destination=str(new))  # no server: the rows name the place itself
     assert locations(again)["run run 3"] == f"{new}/plain/artifacts"
     back = new_uri("sqlite" if uri.startswith("sqlite") else "postgresql")
-    restore(back, one.path, destination=str(root), artifact_root="mlflow-artifacts:/")
+    restore(back, backup.path, destination=str(root), artifact_root="mlflow-artifacts:/")
     assert locations(back) == locations(uri)  # they have not moved

@@ -284,14 +284,14 @@ def test_the_command_line_says_what_is_behind_and_migrates_only_when_told(
     assert "add --yes to go ahead" in unasked.stderr
     assert not (tmp_path / "sets").exists()
 
-    done = command_line("migrate", store, to, "--yes", "--json")
-    assert done.returncode == 0, done.stderr
-    result = answers.read("migrate", done.stdout)
+    migrated = command_line("migrate", store, to, "--yes", "--json")
+    assert migrated.returncode == 0, migrated.stderr
+    result = answers.read("migrate", migrated.stdout)
     assert (result["state"], result["migrated"], result["before"]["state"]) == ("current", 5, "behind")
     assert command_line("migrate", store, "--check").returncode == 0
     assert command_line("prepare", store).returncode == 0
 
     listed = answers.read("backups", command_line("backups", to, "--verify", "--json").stdout)
-    assert [one["path"] for one in listed["sets"]] == [result["backup"]]
+    assert [backup["path"] for backup in listed["sets"]] == [result["backup"]]
     back = command_line("restore", store, f"--backup={result['backup']}", "--yes", "--json")
     assert answers.read("restore", back.stdout)["state"] == "behind"

@@ -104,7 +104,7 @@ def test_a_line_does_not_wrap_on_a_narrow_terminal(command: list[str]) -> None:
 
 
 def test_elsewhere_there_are_plain_lines(command: list[str]) -> None:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for step in STEPS:
-        assert re.search(rf"^{step.replace('{bar}', ':')}", done.stderr, re.MULTILINE), done.stderr
-    assert "\x1b" not in done.stderr
+        assert re.search(rf"^{step.replace('{bar}', ':')}", answer.stderr, re.MULTILINE), answer.stderr
+    assert "\x1b" not in answer.stderr

@@ -174,13 +174,13 @@ def any_text(postgres: Postgres) -> Engine:
     )
 )
 def test_any_text_number_and_bytes_arrive(any_text: Engine, rows: list[tuple[str, float, bytes]]) -> None:
-    numbered = [(number, *one) for number, one in enumerate(rows)]
+    numbered = [(number, *row) for number, row in enumerate(rows)]
     with any_text.begin() as connection:
         connection.exec_driver_sql("TRUNCATE texts")
         cursor: Any = connection.connection.cursor()
         cursor.copy_expert("COPY texts FROM STDIN", io.StringIO("".join(tablecopy._lines(numbered))))
-        found = connection.exec_driver_sql("SELECT * FROM texts ORDER BY number").all()
-    assert repr([(n, t, f, bytes(b)) for n, t, f, b in found]) == repr(numbered)
+        arrived = connection.exec_driver_sql("SELECT * FROM texts ORDER BY number").all()
+    assert repr([(n, t, f, bytes(b)) for n, t, f, b in arrived]) == repr(numbered)
 
 
 @pytest.mark.parametrize(
@@ -202,9 +202,9 @@ def test_what_postgresql_cannot_hold_is_said_and_nothing_is_changed(
     laptop, target = old_database("3.15.1", "sqlite"), old_database("3.10.1", "postgresql")
     with closing(sqlite3.connect(laptop.removeprefix("sqlite:///"), isolation_level=None)) as database:
         database.execute(statement)
-    one = back_up(laptop, tmp_path / "sets")
+    backup = back_up(laptop, tmp_path / "sets")
     before = postgres.dump(target.rpartition("/")[2])
     with pytest.raises(UserError, match=reason):
-        restore(target, one.path)
+        restore(target, backup.path)
     assert postgres.dump(target.rpartition("/")[2]) == before
     assert read_schema(connect(target)).state == "behind"

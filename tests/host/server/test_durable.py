@@ -64,8 +64,8 @@ def store(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         return running[-1]
 
     yield start
-    for one in running:
-        one.stop()
+    for started in running:
+        started.stop()
 
 
 def test_the_store_answers_an_upload_when_it_is_on_disk(
@@ -95,7 +95,7 @@ def test_the_store_passes_on_whatever_its_clients_say(store: Callable[..., Runni
         s3.get_object(Bucket="bucket", Key="absent")
     with pytest.raises(ClientError):
         client(server.port, "wrong").put_object(Bucket="bucket", Key="refused", Body=large)
-    listed = {one["Key"] for one in s3.list_objects_v2(Bucket="bucket")["Contents"]}
+    listed = {item["Key"] for item in s3.list_objects_v2(Bucket="bucket")["Contents"]}
     assert listed == {"in parts", "ü/empty", "presigned"}
     s3.delete_objects(Bucket="bucket", Delete={"Objects": [{"Key": key} for key in listed]})
     assert "Contents" not in s3.list_objects_v2(Bucket="bucket")

@@ -100,8 +100,8 @@ def test_two_workers_make_one_schema_and_leave_no_orphan_when_any_process_is_kil
     assert len(workers) == 2
 
     def served(times: int) -> None:
-        done = "Application startup complete"
-        server.until(f"{done}, {times} times", lambda: server.log.read_text().count(done) == times)
+        message = "Application startup complete"
+        server.until(f"{message}, {times} times", lambda: server.log.read_text().count(message) == times)
 
     served(2)
     workers[0].kill()

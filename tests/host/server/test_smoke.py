@@ -23,7 +23,7 @@ def test_a_server_that_works_passes_and_keeps_nothing_active(start: Callable[...
     assert smoke_test(server.url)["old_run"] is None
     old = client.create_run("0").info.run_id
     assert smoke_test(server.url)["old_run"] == old
-    assert [one.name for one in client.search_experiments()] == ["Default"]
+    assert [experiment.name for experiment in client.search_experiments()] == ["Default"]
     with pytest.raises(UserError, match="cannot read an old run"):
         smoke_test(server.url, "0123456789abcdef0123456789abcdef")
 

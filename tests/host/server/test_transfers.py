@@ -108,9 +108,9 @@ def log_and_load(
 
 def peak_memory(server: Running) -> int:
     """Bytes of memory that the process has held at most (VmHWM, proc(5))."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())
-    assert found
-    return int(found[1]) * 1024
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{server.pid}/status").read_text())
+    assert peak
+    return int(peak[1]) * 1024
 
 
 def test_300_megabytes_go_both_ways_through_the_server(
