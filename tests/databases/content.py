@@ -134,14 +134,14 @@ def read(uri: str) -> dict[str, Any]:
 
 
 def _pages(search: Any, *args: Any, **kwargs: Any) -> list[Any]:
-    found: list[Any] = []
+    entries: list[Any] = []
     token = None
     while True:
         page = search(*args, **kwargs, page_token=token)
-        found += page
+        entries += page
         token = page.token
         if not token:
-            return found
+            return entries
 
 
 def _run(client: Any, run: Any) -> dict[str, Any]:

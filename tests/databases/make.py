@@ -56,9 +56,9 @@ def fill(python: Path, uri: str, folder: Path) -> bytes:
     """Let one MLflow version write into an empty database; return what it reads back, as JSON."""
     shutil.copy(HERE / "content.py", folder / "content.py")
     write = [str(python), "content.py", "write", uri, str(folder)]
-    done = subprocess.run(write, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode or "Failed to" in done.stderr:
-        raise SystemExit(f"{' '.join(write)}\n{done.stderr[-4000:]}")
+    answer = subprocess.run(write, cwd=folder, capture_output=True, text=True, check=False)
+    if answer.returncode or "Failed to" in answer.stderr:
+        raise SystemExit(f"{' '.join(write)}\n{answer.stderr[-4000:]}")
     return subprocess.run([str(python), "content.py", "read", uri], cwd=folder, stdout=-1, check=True).stdout
 
 

@@ -55,8 +55,8 @@ def test_a_set_belongs_to_whoever_made_it(
     told = story.tell(stack.url, tmp_path, megabytes=1)
     data.backup(Backup(to=str(sets), stack=stack.name))
     assert {path.stat().st_uid for path in sets.rglob("*")} == {somebody}
-    [one] = sets.glob("2*")
-    data.restore(Restore(backup=str(one), yes=True, stack=stack.name))
+    [backup] = sets.glob("2*")
+    data.restore(Restore(backup=str(backup), yes=True, stack=stack.name))
     story.check(stack.url, told, tmp_path)
     story.tell(stack.url, tmp_path, megabytes=1)
 

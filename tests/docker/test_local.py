@@ -41,8 +41,8 @@ def container(engine: docker.DockerClient, stack: StackUnderTest, service: str =
         f"com.docker.compose.project={stack.status()['project']}",
         f"com.docker.compose.service={service}",
     ]
-    [found] = engine.containers.list(all=True, filters={"label": labels})
-    return found
+    [only] = engine.containers.list(all=True, filters={"label": labels})
+    return only
 
 
 def test_up_ends_with_a_server_that_answers(stack: StackUnderTest) -> None:

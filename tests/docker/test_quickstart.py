@@ -30,9 +30,9 @@ RUNNING = ("postgres", "object-store", "mlflow")
 
 def docker(*words: str) -> str:
     """What a docker command prints; a failure fails with what it said."""
-    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
-    return done.stdout
+    answer = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, timeout=300)
+    assert answer.returncode == 0, f"{words}\n{answer.stdout}{answer.stderr}"
+    return answer.stdout
 
 
 class Containers(Inside):
@@ -47,8 +47,10 @@ class Containers(Inside):
         identities = docker(
             "ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={self.project}"
         )
-        found = json.loads(docker("inspect", *identities.split()))
-        return {container["Config"]["Labels"]["com.docker.compose.service"]: container for container in found}
+        containers = json.loads(docker("inspect", *identities.split()))
+        return {
+            container["Config"]["Labels"]["com.docker.compose.service"]: container for container in containers
+        }
 
     def python(self, code: str) -> str:
         # Through the entrypoint, which hands the secrets over.
@@ -61,8 +63,10 @@ class Containers(Inside):
         os.kill(self.all()[service]["State"]["Pid"], signal.SIGKILL)
 
     def identities(self) -> dict[str, object]:
-        found = self.all()
-        return {service: (found[service]["Id"], found[service]["State"]["Pid"]) for service in RUNNING}
+        containers = self.all()
+        return {
+            service: (containers[service]["Id"], containers[service]["State"]["Pid"]) for service in RUNNING
+        }
 
     def watched(self) -> Callable[[], list[object]]:
         wanted = f"label=org.mlflow-stacks.project={self.project}"

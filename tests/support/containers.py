@@ -24,10 +24,10 @@ HARDENED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-
 
 def docker(*argv: str, check: bool = True) -> str:
     """Run docker; what it printed on standard output, without the last line break."""
-    done = subprocess.run(["docker", *argv], capture_output=True, text=True, check=False)
-    if check and done.returncode != 0:
-        pytest.fail(f"docker {' '.join(argv)}\n{done.stdout}{done.stderr}")
-    return done.stdout.rstrip("\n")
+    answer = subprocess.run(["docker", *argv], capture_output=True, text=True, check=False)
+    if check and answer.returncode != 0:
+        pytest.fail(f"docker {' '.join(argv)}\n{answer.stdout}{answer.stderr}")
+    return answer.stdout.rstrip("\n")
 
 
 def built(name: str) -> str:
@@ -62,8 +62,8 @@ class Container:
 
     def succeeds(self, *argv: str) -> bool:
         """Whether a command inside it exits with 0."""
-        done = subprocess.run(["docker", "exec", self.id, *argv], capture_output=True, check=False)
-        return done.returncode == 0
+        answer = subprocess.run(["docker", "exec", self.id, *argv], capture_output=True, check=False)
+        return answer.returncode == 0
 
     def says(self, *argv: str) -> str:
         """What a command inside it prints."""
@@ -77,10 +77,10 @@ class Container:
     def logs(self) -> str:
         """What it has said, on both of its outputs."""
         command = ["docker", "logs", self.id]
-        done = subprocess.run(
+        answer = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
-        return done.stdout
+        return answer.stdout
 
     def wait(self, condition: Callable[[], bool]) -> None:
         """Wait for `condition`, or fail with the container's state and last log lines."""

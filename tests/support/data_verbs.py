@@ -106,7 +106,9 @@ class OnEitherEngine:
         second = json.loads(stack.invoke("backup", name, f"--to={sets}", "--keep=2", "--json").stdout)
         later = story.tell(stack.url, tmp_path, megabytes=1)
         assert first["artifacts"]["bytes"] > 2**20
-        assert [one["path"] for one in (first, second)] == [str(path) for path in sorted(sets.glob("2*"))]
+        assert [backup["path"] for backup in (first, second)] == [
+            str(path) for path in sorted(sets.glob("2*"))
+        ]
         linked = [path for path in sets.rglob("*") if path.is_file() and path.stat().st_nlink > 1]
         assert any(path.name == "blob.bin" for path in linked)
         assert {path.stat().st_uid for path in sets.rglob("*")} == {os.getuid()}
@@ -174,8 +176,8 @@ class OnEitherEngine:
         name = f"--stack={stack.name}"
         assert "the schema is current" in stack.invoke("migrate", name, "--check").stderr
         answer = stack.invoke("migrate", name, f"--to={tmp_path}", "--yes", "--json")
-        done = answers.read("migrate", answer.stdout)
-        assert (done["state"], done["migrated"], done["backup"]) == ("current", 0, None)
+        result = answers.read("migrate", answer.stdout)
+        assert (result["state"], result["migrated"], result["backup"]) == ("current", 0, None)
         assert "stopping" not in answer.stderr
         assert story.some_run(stack.url).data.metrics == {"x": 1.0}
 
@@ -228,23 +230,23 @@ def _a_schema_that_is_behind_is_migrated(
     for variable, value in stack.environment().items():
         patch.setenv(variable, value)
     engine, name = engines.running(open_recorded(stack.name)), f"--stack={stack.name}"
-    one = back_up(uri, folder / "old")
+    backup = back_up(uri, folder / "old")
     engine.stop("mlflow")
-    assert data.put_back(engine, Restore(backup=str(one.path), yes=True)) == 0
+    assert data.put_back(engine, Restore(backup=str(backup.path), yes=True)) == 0
 
     refused = stack.invoke("up", name, f"--engine={stack.engine}", expect=1).stderr
     assert "revisions behind" in refused
     assert "invoke migrate" in refused
     assert "the schema is behind" in stack.invoke("migrate", name, "--check", expect=1).stderr
-    done = json.loads(stack.invoke("migrate", name, f"--to={folder}/sets", "--yes", "--json").stdout)
-    assert done["state"] == "current"
-    assert done["migrated"] > 10
-    assert (Path(done["backup"]) / "manifest.json").exists()
+    result = json.loads(stack.invoke("migrate", name, f"--to={folder}/sets", "--yes", "--json").stdout)
+    assert result["state"] == "current"
+    assert result["migrated"] > 10
+    assert (Path(result["backup"]) / "manifest.json").exists()
     stack.up()
     client = mlflow.MlflowClient(stack.url)
     every = client.search_experiments(mlflow.entities.ViewType.ALL)
     experiments = [experiment.experiment_id for experiment in every]
-    assert len(_all_runs(client, *experiments)) == one.database["rows"]["runs"]
+    assert len(_all_runs(client, *experiments)) == backup.database["rows"]["runs"]
 
 
 def _all_runs(client: mlflow.MlflowClient, *experiments: str) -> list[mlflow.entities.Run]:

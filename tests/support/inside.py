@@ -64,11 +64,11 @@ class Inside(ABC):
 
 def run_python(command: list[str], code: str, env: dict[str, str] | None = None) -> str:
     """Run a program that reads Python from its standard input; a failure fails with what it said."""
-    done = subprocess.run(
+    answer = subprocess.run(
         command, input=code, env=env, capture_output=True, text=True, check=False, timeout=300
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout
 
 
 def model_is_in_both_stores(inside: Inside, told: story.Told) -> None:
@@ -80,6 +80,6 @@ def model_is_in_both_stores(inside: Inside, told: story.Told) -> None:
     model, location = rows[0]
     assert location.startswith("mlflow-artifacts:")
     folder = f"artifacts/{told.experiment}/models/{model}/artifacts/"
-    found = {key.removeprefix(folder) for key in inside.objects() if key.startswith(folder)}
-    assert {"MLmodel", "python_model.pkl"} <= found
+    names = {key.removeprefix(folder) for key in inside.objects() if key.startswith(folder)}
+    assert {"MLmodel", "python_model.pkl"} <= names
     assert inside.sql(f"SELECT version FROM model_versions WHERE run_id = '{told.parent}'") == [[1]]

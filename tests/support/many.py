@@ -102,11 +102,11 @@ def add_metrics(world: World, run: str, count: int) -> None:
 def broken(world: World, ids: list[str]) -> list[str]:
     """Return the runs that are neither whole nor gone: params without a run, or files without one."""
     # in one statement: what a killed process has sent to PostgreSQL may be committed at any moment
-    found = world.rows(
+    owners = world.rows(
         "SELECT 'run ' || run_uuid FROM runs UNION ALL SELECT 'param ' || run_uuid FROM params"
     )
-    there = {row.removeprefix("run ") for row in found if row.startswith("run ")}
-    params = Counter(row.removeprefix("param ") for row in found if row.startswith("param "))
+    there = {row.removeprefix("run ") for row in owners if row.startswith("run ")}
+    params = Counter(row.removeprefix("param ") for row in owners if row.startswith("param "))
     files = {part for key in world.objects() for part in key.split("/")}
     return [
         run

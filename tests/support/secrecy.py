@@ -122,12 +122,15 @@ def rotation_loses_nothing(inside: Inside, folder: Path) -> None:
         "SELECT encode(encrypted_value, 'hex'), encode(wrapped_dek, 'hex') FROM secrets LIMIT 1"
     )
     before = secret_values(stack)
-    done = stack.invoke("secrets-rotate", f"--stack={stack.name}", "--yes", "--json")
-    rotated, after = answers.read("secrets-rotate", done.stdout)["rotated"], secret_values(stack)
+    answer = stack.invoke("secrets-rotate", f"--stack={stack.name}", "--yes", "--json")
+    rotated, after = answers.read("secrets-rotate", answer.stdout)["rotated"], secret_values(stack)
     assert len(rotated) == 5
     assert all(after[name] != before[name] for name in rotated)
     assert not [
-        name for values in (before, after) for name in rotated if values[name] in done.stdout + done.stderr
+        name
+        for values in (before, after)
+        for name in rotated
+        if values[name] in answer.stdout + answer.stderr
     ]
     assert set(json.loads(inside.python(f"VALUES = {after!r}\n{_DOORS}")).values()) == {True}
     assert set(json.loads(inside.python(f"VALUES = {before!r}\n{_DOORS}")).values()) == {False}

@@ -97,9 +97,9 @@ class Small:
     def rows(self, query: str) -> list[Any]:
         engine = create_engine(self.uri)
         with engine.connect() as connection:
-            found = list(connection.execute(text(query)).scalars())
+            values = list(connection.execute(text(query)).scalars())
         engine.dispose()
-        return found
+        return values
 
     def files(self, below: Path | None = None) -> dict[str, str]:
         """Return the files of a folder, by default of the destination, with what is in them."""

@@ -30,12 +30,12 @@ def create() -> App:
 
 def _nodelay(client: tuple[str, int]) -> int:
     """TCP_NODELAY of the socket that is connected to a client."""
-    for thing in gc.get_objects():
-        if isinstance(thing, socket.socket) and thing.fileno() != -1:
+    for candidate in gc.get_objects():
+        if isinstance(candidate, socket.socket) and candidate.fileno() != -1:
             try:
-                peer = thing.getpeername()
+                peer = candidate.getpeername()
             except OSError:  # it listens
                 continue
             if peer == client:
-                return thing.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                return candidate.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     raise AssertionError(f"no socket is connected to {client}")

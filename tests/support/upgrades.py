@@ -49,11 +49,11 @@ def there_and_back(stack: StackUnderTest, folder: Path) -> tuple[str, str]:
     runs(stack, NEW, told, folder)
     later = story.some_run(stack.url).info.run_id
 
-    done = upgrade(stack, OLD, sets, "--json")
-    answer = answers.read("upgrade", done.stdout)
+    upgraded = upgrade(stack, OLD, sets, "--json")
+    answer = answers.read("upgrade", upgraded.stdout)
     assert answer["action"] == "restore"
-    assert "runs: " in done.stderr
-    assert "fewer" in done.stderr
+    assert "runs: " in upgraded.stderr
+    assert "fewer" in upgraded.stderr
     runs(stack, OLD, told, folder)
     assert later not in all_runs(stack)
     return later, answer["backup"]
@@ -61,7 +61,7 @@ def there_and_back(stack: StackUnderTest, folder: Path) -> tuple[str, str]:
 
 def runs(stack: StackUnderTest, version: str, told: story.Told, folder: Path) -> None:
     """The stack is healthy with that version, its data as it was told, and nothing of the work is left."""
-    assert {one["health"] for one in stack.status()["services"]} <= {"healthy", "done"}
+    assert {service["health"] for service in stack.status()["services"]} <= {"healthy", "done"}
     assert stack.service("mlflow")["version"] == version
     assert stack.status()["schema"]["state"] == "current"
     assert not (stack.state / "upgrade.json").exists()
@@ -71,7 +71,7 @@ def runs(stack: StackUnderTest, version: str, told: story.Told, folder: Path) ->
 
 def all_runs(stack: StackUnderTest) -> set[str]:
     client = mlflow.MlflowClient(stack.url)
-    experiments = [one.experiment_id for one in client.search_experiments()]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return {run.info.run_id for run in client.search_runs(experiments)}
 
 

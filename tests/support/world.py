@@ -128,48 +128,48 @@ class Builder:
         """Make a second workspace with experiments of the same names, a live and a deleted run in it."""
         self.client.create_workspace("team")
         self.mlflow.set_workspace("team")
-        one, gone = self.client.create_experiment("one"), self.client.create_experiment("gone")
-        self.log_run("team-live", one)
-        self.client.delete_run(self.log_run("team-deleted", one))
+        first, gone = self.client.create_experiment("one"), self.client.create_experiment("gone")
+        self.log_run("team-live", first)
+        self.client.delete_run(self.log_run("team-deleted", first))
         self.log_run("team-gone", gone)
         self.client.delete_experiment(gone)
         self.mlflow.set_workspace("default")
-        self.ids |= {"team-one-experiment": one, "team-gone-experiment": gone}
+        self.ids |= {"team-one-experiment": first, "team-gone-experiment": gone}
 
     def build(self) -> dict[str, str]:
         """Make it all; return the ids by name."""
         client = self.client
-        one = client.create_experiment("one", tags={"team": "ranking"})
-        two = client.create_experiment("two")
+        first = client.create_experiment("one", tags={"team": "ranking"})
+        second = client.create_experiment("two")
         gone = client.create_experiment("gone", tags={"team": "nobody"})
         kept = client.create_experiment("kept")  # deleted, with a run that was restored
-        self.ids.update(one=one, two=two, gone=gone, kept=kept)
+        self.ids.update(one=first, two=second, gone=gone, kept=kept)
 
-        parent = self.log_run("parent", one)
-        self.log_run("child-live", one, parent)
-        self.log_run("child-deleted", one, parent)
-        dead_parent = self.log_run("dead-parent", one)
-        self.log_run("orphaned-child", one, dead_parent)
-        model_run = self.log_run("model-run", one)
-        self.model("model-live", one, model_run)
-        self.model("model-deleted", one, model_run)
-        source = self.log_run("model-source-deleted", two)
-        self.model("model-of-deleted-run", two, source)
-        registered = self.log_run("registered-run", two)
+        parent = self.log_run("parent", first)
+        self.log_run("child-live", first, parent)
+        self.log_run("child-deleted", first, parent)
+        dead_parent = self.log_run("dead-parent", first)
+        self.log_run("orphaned-child", first, dead_parent)
+        model_run = self.log_run("model-run", first)
+        self.model("model-live", first, model_run)
+        self.model("model-deleted", first, model_run)
+        source = self.log_run("model-source-deleted", second)
+        self.model("model-of-deleted-run", second, source)
+        registered = self.log_run("registered-run", second)
         self.register("shop", f"runs:/{registered}/notes", registered)
-        old = self.log_run("plain-deleted", two)
+        old = self.log_run("plain-deleted", second)
         gone_run = self.log_run("gone-run", gone)
         self.log_run("gone-child", gone, gone_run)
         self.model("gone-model", gone, gone_run)
         self.trace("gone-trace", gone, gone_run)
-        needed = self.log_run("needed-run", two)
-        self.model("model-registered", two, needed)
+        needed = self.log_run("needed-run", second)
+        self.model("model-registered", second, needed)
         registered_model = self.ids["model-registered"]
         self.register("bank", f"models:/{registered_model}", needed, registered_model)
-        self.trace("live-trace", one, parent)
-        self.trace("live-trace-2", one)
-        self.trace("trace-of-deleted-run", two, old)
-        self.review("live", one, parent, self.ids["live-trace"])
+        self.trace("live-trace", first, parent)
+        self.trace("live-trace-2", first)
+        self.trace("trace-of-deleted-run", second, old)
+        self.review("live", first, parent, self.ids["live-trace"])
         self.review("gone", gone, gone_run, self.ids["gone-trace"])
         survivor = self.log_run("survivor", kept)
         self.log_run("not-survivor", kept)
@@ -210,7 +210,7 @@ def read_live(uri: str) -> dict[str, Any]:
     from mlflow.entities import ViewType
 
     client: Any = MlflowClient(uri, registry_uri=uri)
-    found: dict[str, Any] = {"experiments": {}, "runs": {}, "models": {}, "traces": {}, "registered": {}}
+    live: dict[str, Any] = {"experiments": {}, "runs": {}, "models": {}, "traces": {}, "registered": {}}
     live_runs: set[str] = set()
     experiments = client.search_experiments(view_type=ViewType.ALL)
     runs = [
@@ -221,13 +221,13 @@ def read_live(uri: str) -> dict[str, Any]:
     live_runs = {run.info.run_id for run in runs}
     active = [item for item in experiments if item.lifecycle_stage == "active"]
     for experiment in active:
-        found["experiments"][experiment.experiment_id] = dict(experiment)
+        live["experiments"][experiment.experiment_id] = dict(experiment)
     for run in runs:
         full = client.get_run(run.info.run_id)
         tags = dict(full.data.tags)
         if tags.get("mlflow.parentRunId") not in live_runs:
             tags.pop("mlflow.parentRunId", None)
-        found["runs"][run.info.run_id] = {
+        live["runs"][run.info.run_id] = {
             "info": repr(dict(full.info)),
             "params": full.data.params,
             "tags": tags,
@@ -246,21 +246,21 @@ def read_live(uri: str) -> dict[str, Any]:
             if value.get("source_run_id") not in live_runs:
                 value.pop("source_run_id", None)
                 value["metrics"] = None
-            found["models"][model.model_id] = repr(sorted(value.items()))
+            live["models"][model.model_id] = repr(sorted(value.items()))
         for trace in client.search_traces(locations=[experiment.experiment_id]):
             value = trace.to_dict()
             metadata = value["info"].get("trace_metadata", {})
             if metadata.get("mlflow.sourceRun") not in live_runs:
                 metadata.pop("mlflow.sourceRun", None)
-            found["traces"][trace.info.trace_id] = value
-    found["reviews"] = {item.experiment_id: _reviews(client, item.experiment_id) for item in active}
+            live["traces"][trace.info.trace_id] = value
+    live["reviews"] = {item.experiment_id: _reviews(client, item.experiment_id) for item in active}
     for model in client.search_registered_models():
-        found["registered"][model.name] = [
+        live["registered"][model.name] = [
             (dict(client.get_model_version(model.name, version.version)), model.aliases)
             for version in client.search_model_versions(f"name = '{model.name}'")
         ]
-    found["registered"] = repr(found["registered"])
-    return found
+    live["registered"] = repr(live["registered"])
+    return live
 
 
 def _reviews(client: Any, experiment: str) -> str:
@@ -318,7 +318,7 @@ def dangling(engine: Engine) -> dict[str, int]:
     """Count rows that point at nothing, over every foreign key and every reference by value."""
     inspector = inspect(engine)
     tables = {name: {c["name"] for c in inspector.get_columns(name)} for name in inspector.get_table_names()}
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     with engine.connect() as connection:
         for table in tables:
             for key in inspector.get_foreign_keys(table):
@@ -329,7 +329,7 @@ def dangling(engine: Engine) -> dict[str, int]:
                 given = " AND ".join(f'c."{column}" IS NOT NULL' for column in key["constrained_columns"])
                 query = f"""SELECT count(*) FROM "{table}" c WHERE {given} AND NOT EXISTS
                     (SELECT 1 FROM "{key["referred_table"]}" t WHERE {on})"""
-                found[f"{table}.{key['constrained_columns']}"] = int(
+                counts[f"{table}.{key['constrained_columns']}"] = int(
                     connection.execute(text(query)).scalar_one()
                 )
         for table, column, target, target_column, condition in BY_VALUE:
@@ -339,13 +339,13 @@ def dangling(engine: Engine) -> dict[str, int]:
                 NOT EXISTS (SELECT 1 FROM "{target}" t
                 WHERE CAST(t."{target_column}" AS VARCHAR(64)) = CAST(c."{column}" AS VARCHAR(64)))"""
             name = f"{table}.{column}->{target}"
-            found[name] = found.get(name, 0) + int(connection.execute(text(query)).scalar_one())
+            counts[name] = counts.get(name, 0) + int(connection.execute(text(query)).scalar_one())
         if "assessment_metadata" in tables.get("assessments", ()):
             texts = connection.execute(text("SELECT assessment_metadata FROM assessments")).scalars().all()
             runs = set(connection.execute(text("SELECT run_uuid FROM runs")).scalars())
             sources = [json.loads(item).get("mlflow.assessment.sourceRunId") for item in texts if item]
-            found["assessments.metadata"] = sum(bool(item) and item not in runs for item in sources)
-    return {name: count for name, count in found.items() if count}
+            counts["assessments.metadata"] = sum(bool(item) and item not in runs for item in sources)
+    return {name: count for name, count in counts.items() if count}
 
 
 def engine_for(uri: str) -> Engine:
@@ -356,12 +356,12 @@ def owner_ids(engine: Engine) -> set[str]:
     """Return the ids that may own artifacts: every run, logged model, trace and experiment there is."""
     inspector = inspect(engine)
     tables = set(inspector.get_table_names())
-    found: set[str] = set()
+    ids: set[str] = set()
     with engine.connect() as connection:
         for table, key in (("runs", "run_uuid"), ("logged_models", "model_id"), ("trace_info", "request_id")):
             if table in tables:
-                found.update(connection.execute(text(f"SELECT {key} FROM {table}")).scalars())
-    return found
+                ids.update(connection.execute(text(f"SELECT {key} FROM {table}")).scalars())
+    return ids
 
 
 def leave_workspace() -> None:
@@ -375,16 +375,16 @@ def read_all_live(uri: str, workspaces: list[str | None]) -> dict[str, Any]:
     """Return `read_live` of each workspace (None: of a database that knows none)."""
     import mlflow
 
-    found = {}
+    live = {}
     for name in workspaces:
         os.environ["MLFLOW_ENABLE_WORKSPACES"] = "true" if name else "false"
         mlflow.set_tracking_uri(uri)
         if name:
             mlflow.set_workspace(name)
         try:
-            found[str(name)] = read_live(uri)
+            live[str(name)] = read_live(uri)
         finally:
             if name:
                 mlflow.set_workspace(None)
             os.environ.pop("MLFLOW_ENABLE_WORKSPACES")
-    return found
+    return live

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.docker
 
 def hosts() -> set[str]:
     """The mirrors and indexes this machine is configured for."""
-    found = index.configured()
-    urls = [source.uri for source in apt.read_sources()] + [found.url, *found.extra]
+    configuration = index.configured()
+    urls = [source.uri for source in apt.read_sources()] + [configuration.url, *configuration.extra]
     return {host for url in urls if (host := urlsplit(url).hostname)}
 
 
@@ -27,10 +27,10 @@ def test_nothing_of_this_machines_mirrors_stays_in_an_image(name: str) -> None:
         assert host not in history
         places = ("/etc", "/var/lib", "/var/log", "/var/cache", "/opt", "/usr/local")
         search = ("grep", "-rlsI", "--exclude-dir=site-packages", host, *places)
-        found = docker(
+        mentions = docker(
             "run", "--rm", "--user=0", f"--entrypoint={search[0]}", image, *search[1:], check=False
         )
-        assert found == ""
+        assert mentions == ""
     left = docker(
         "run", "--rm", "--entrypoint=sh", image, "-c", "ls -d /build /etc/apt/sources.list", check=False
     )
@@ -39,14 +39,14 @@ def test_nothing_of_this_machines_mirrors_stays_in_an_image(name: str) -> None:
 
 @pytest.mark.parametrize("name", build.names())
 def test_an_image_runs_as_its_own_user_and_says_what_it_is(name: str) -> None:
-    found = engine.inspect(built(name))
-    assert found is not None
-    labels = found["Config"]["Labels"]
+    image = engine.inspect(built(name))
+    assert image is not None
+    labels = image["Config"]["Labels"]
     assert labels[build.LABEL] == name
     for label in ("title", "description", "version", "revision", "source", "licenses"):
         assert labels[f"org.opencontainers.image.{label}"]
     assert labels["org.opencontainers.image.version"] == catalogue.image(name).version
-    assert found["Config"]["User"] in {"10001:10001", "999:999"}
+    assert image["Config"]["User"] in {"10001:10001", "999:999"}
 
 
 @pytest.mark.parametrize("name", build.names())

@@ -66,9 +66,9 @@ def test_every_module_is_compiled() -> None:
 
 
 def test_unpacked_it_takes_at_most_500_mb() -> None:
-    found = engine.inspect(built("mlflow"))
-    assert found is not None
-    assert found["Size"] <= 500_000_000
+    image = engine.inspect(built("mlflow"))
+    assert image is not None
+    assert image["Size"] <= 500_000_000
 
 
 def test_the_modules_of_this_repository_import_from_the_image() -> None:

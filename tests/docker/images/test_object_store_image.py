@@ -103,6 +103,6 @@ def test_its_health_check_is_the_one_of_silo(run: Runner, options: list[str]) ->
 
 def test_without_keys_it_does_not_start() -> None:
     command = ["docker", "run", "--rm", *HARDENED, "--tmpfs=/data:uid=10001", built("object-store")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "open to all" in done.stderr
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    assert "open to all" in answer.stderr

@@ -50,7 +50,7 @@ def wait_ready(container: Container) -> None:
 
 def ask(container: Container, query: str, password: str = PASSWORD) -> str:
     """The answer over TCP, or what psql said instead."""
-    done = subprocess.run(
+    answer = subprocess.run(
         [
             *("docker", "exec", "--env=PGPASSWORD", container.id),
             *(
@@ -68,7 +68,7 @@ def ask(container: Container, query: str, password: str = PASSWORD) -> str:
         text=True,
         check=False,
     )
-    return (done.stdout + done.stderr).strip()
+    return (answer.stdout + answer.stderr).strip()
 
 
 def test_data_survives_the_replacement_of_the_container(run: Runner, options: list[str]) -> None:
@@ -119,14 +119,14 @@ def test_the_password_is_in_no_process_and_no_setting(run: Runner, options: list
     ],
 )
 def test_what_is_missing_is_said_and_nothing_is_made(setting: str, said: str) -> None:
-    done = subprocess.run(
+    answer = subprocess.run(
         ["docker", "run", "--rm", *HARDENED, setting, built("postgres")],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 1
-    assert said in done.stderr
+    assert answer.returncode == 1
+    assert said in answer.stderr
 
 
 def test_data_of_another_major_version_is_refused_and_left_alone(volume: str) -> None:
@@ -134,12 +134,12 @@ def test_data_of_another_major_version_is_refused_and_left_alone(volume: str) ->
     image = built("postgres")
     make = "mkdir -p /var/lib/postgresql/9/docker && echo 9 > /var/lib/postgresql/9/docker/PG_VERSION"
     docker("run", "--rm", mount, "--entrypoint=sh", image, "-c", make)
-    done = subprocess.run(
+    answer = subprocess.run(
         ["docker", "run", "--rm", mount, "--env=POSTGRES_PASSWORD=x", image],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 1
-    assert "the volume holds data of PostgreSQL 9" in done.stderr
+    assert answer.returncode == 1
+    assert "the volume holds data of PostgreSQL 9" in answer.stderr
     assert docker("run", "--rm", mount, "--entrypoint=ls", image, "/var/lib/postgresql").split()[0] != ""

@@ -30,7 +30,7 @@ def test_an_image_that_a_container_was_made_from_stays(tmp_path: Path) -> None:
         assert images["unused"] in candidates
         assert images["used"] not in candidates
         assert images["unused"] not in {
-            one for one, _, _ in build.unused(["mlflow-stacks/test-prune:unused"])
+            identity for identity, _, _ in build.unused(["mlflow-stacks/test-prune:unused"])
         }
 
         build.remove(images.values())
