@@ -1,18 +1,15 @@
-"""What released versions of this project left behind on the host engine is taken over: up, backup, restore.
+"""What released versions of this project left behind on the host engine is taken over: up, backup, restore, cleanup.
 
 What of it is upgraded stands in `test_upgrade.py`, beside the environment that takes a minute to make.
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import story
 from tests.support.released import released
-from tests.support.upgrades import all_runs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,17 +18,4 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("name", ["4a324ba-host-local", "4a324ba-host-quickstart"])
 def test_a_released_stack_comes_up_is_backed_up_and_takes_its_own_set_back(name: str, tmp_path: Path) -> None:
     with released(name) as old:
-        stack, flag = old.stack, f"--stack={old.stack.name}"
-        stack.up()
-        old.check(tmp_path)
-
-        backup = json.loads(stack.invoke("backup", flag, f"--to={tmp_path / 'sets'}", "--json").stdout)
-        later = story.some_run(stack.url).info.run_id
-        for path in (str(old.backup), backup["path"]):
-            stack.invoke("restore", flag, f"--backup={path}", "--yes")
-            old.check(tmp_path)
-            assert later not in all_runs(stack)
-
-        report = json.loads(stack.invoke("cleanup", flag, "--yes", "--json").stdout)
-        assert report["deleted"]["runs"] == 1
-        story.check(stack.url, old.told, tmp_path)
+        old.is_taken_over(tmp_path)

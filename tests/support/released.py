@@ -20,6 +20,7 @@ import mlflow
 from develop.scratch.ports import free_ports
 from develop.scratch.stack import StackUnderTest
 from tests.support import story
+from tests.support.upgrades import all_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +52,23 @@ class Released:
         story.check(self.stack.url, self.told, folder)
         client = mlflow.MlflowClient(self.stack.url)
         assert client.get_run(self.doomed).info.lifecycle_stage == "deleted"
+
+    def is_taken_over(self, folder: Path) -> None:
+        """It comes up, is backed up, takes back the set of its day and that of today, and is cleaned up."""
+        stack, flag = self.stack, f"--stack={self.stack.name}"
+        stack.up()
+        self.check(folder)
+
+        backup = json.loads(stack.invoke("backup", flag, f"--to={folder / 'sets'}", "--json").stdout)
+        later = story.some_run(stack.url).info.run_id
+        for path in (str(self.backup), backup["path"]):
+            stack.invoke("restore", flag, f"--backup={path}", "--yes")
+            self.check(folder)
+            assert later not in all_runs(stack)
+
+        report = json.loads(stack.invoke("cleanup", flag, "--yes", "--json").stdout)
+        assert report["deleted"]["runs"] == 1
+        story.check(stack.url, self.told, folder)
 
 
 @contextmanager
