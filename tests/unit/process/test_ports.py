@@ -74,11 +74,11 @@ def test_a_host_is_every_address_of_it_that_this_machine_has(
             bound(host, 0)
         return
     sockets = bound(host, 0)
-    found = {(made.family, made.getsockname()[0]) for made in sockets}
+    heard = {(made.family, made.getsockname()[0]) for made in sockets}
     protocols = {made.proto for made in sockets}
     for made in sockets:
         made.close()
-    assert found == set(addresses)
+    assert heard == set(addresses)
     assert protocols == {socket.IPPROTO_TCP}  # or asyncio would have answers wait for acknowledgements
 
 
