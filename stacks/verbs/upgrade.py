@@ -143,7 +143,7 @@ def upgrade(
         if not confirm(f"Bring stack '{stack}' to MLflow {version}?", yes=yes):
             return None
         stopped = time.monotonic()
-        done = _act(plan, before, after, timeout)
+        outcome = _act(plan, before, after, timeout)
         ended = time.monotonic()
         environments.remove_others(after.deployment, keep={plan.before, plan.after})
         return {
@@ -151,7 +151,7 @@ def upgrade(
             "changed": True,
             "action": plan.action,
             "restored": str(plan.restore.path) if plan.restore else None,
-            **done,
+            **outcome,
             "away": round(ended - stopped, 1),
             "seconds": round(ended - started, 1),
         }
@@ -185,7 +185,7 @@ def _plan(before: Engine, version: str, folder: Path) -> tuple[Plan, Engine]:
     environments.check(version, deployment.services)
     if (deployment.state / ROTATION).exists():
         raise UserError("a rotation of the secrets was cut off", f"finish it: invoke up --stack={stack}")
-    if waiting := [one.name for one in before.services() if not one.ready]:
+    if waiting := [status.name for status in before.services() if not status.ready]:
         raise UserError(
             f"stack '{stack}' is not healthy: {', '.join(waiting)}", f"start it: invoke up --stack={stack}"
         )
@@ -197,15 +197,15 @@ def _plan(before: Engine, version: str, folder: Path) -> tuple[Plan, Engine]:
     plan = Plan(stack, deployment.mlflow_version, version, folder)
     if not deployment.having("writes"):
         return plan, after
-    found = data.inspect(after)
-    if found["state"] in {"empty", "unknown"}:
-        raise UserError(f"the schema is {found['state']}: {found['detail']}")
-    action: Action = {"current": "none", "behind": "migrate", "ahead": "restore"}[found["state"]]  # type: ignore[assignment]
+    schema = data.inspect(after)
+    if schema["state"] in {"empty", "unknown"}:
+        raise UserError(f"the schema is {schema['state']}: {schema['detail']}")
+    action: Action = {"current": "none", "behind": "migrate", "ahead": "restore"}[schema["state"]]  # type: ignore[assignment]
     restore = None
     if action == "restore":
         from backups.sets import list_sets
 
-        restore = choose(list_sets(folder)[0], found)
+        restore = choose(list_sets(folder)[0], schema)
         if restore is None:
             raise UserError(
                 f"its schema is newer than MLflow {version} knows, and no backup of this database that it knows is in "
@@ -213,29 +213,29 @@ def _plan(before: Engine, version: str, folder: Path) -> tuple[Plan, Engine]:
                 "MLflow has no migration backwards: an older version needs a backup of its day",
                 "backups elsewhere: add --backups=FOLDER",
             )
-    return replace(plan, found=found, action=action, restore=restore), after
+    return replace(plan, found=schema, action=action, restore=restore), after
 
 
-def choose(sets: Sequence[BackupSet], found: Mapping[str, Any]) -> BackupSet | None:
+def choose(sets: Sequence[BackupSet], schema: Mapping[str, Any]) -> BackupSet | None:
     """The newest backup set of a database whose schema a version of MLflow knows.
 
     Args:
         sets: the sets there are, oldest first.
-        found: what that version says of the database (`database.inspection.inspect`).
+        schema: what that version says of the database (`database.inspection.inspect`).
     """
     from backups.sets import is_whole
 
-    for one in reversed(sets):
-        database = one.database
-        same = database["source"] == found["source"] and database.get("identity") == found["identity"]
-        if same and database["revision"] in found["known"] and is_whole(one):
-            return one
+    for backup in reversed(sets):
+        database = backup.database
+        same = database["source"] == schema["source"] and database.get("identity") == schema["identity"]
+        if same and database["revision"] in schema["known"] and is_whole(backup):
+            return backup
     return None
 
 
-def lost(rows: Mapping[str, int], one: BackupSet) -> list[str]:
+def lost(rows: Mapping[str, int], backup: BackupSet) -> list[str]:
     """What a database has more than a backup set of it, a line each."""
-    then = one.database["rows"]
+    then = backup.database["rows"]
     more = {name: rows.get(name, 0) - then.get(name, 0) for name in SHOWN_ROWS}
     return [
         f"{name}: {rows[name]} become {then.get(name, 0)}, {count} fewer"
@@ -257,9 +257,8 @@ def _new_artifacts(folder: Path, total: int) -> int:
     """Bytes of artifacts that no set has yet; the others are linked."""
     from backups.sets import list_sets
 
-    return max(
-        0, total - max((one.artifacts["bytes"] for one in list_sets(folder)[0] if one.artifacts), default=0)
-    )
+    kept = (backup.artifacts["bytes"] for backup in list_sets(folder)[0] if backup.artifacts)
+    return max(0, total - max(kept, default=0))
 
 
 def _act(plan: Plan, before: Engine, after: Engine, timeout: float) -> dict[str, Any]:
@@ -273,25 +272,25 @@ def _act(plan: Plan, before: Engine, after: Engine, timeout: float) -> dict[str,
         write_atomically(path, json.dumps(asdict(journal), indent=2).encode())
         note(f"upgrade: {step}")
 
-    done: dict[str, Any] = {"backup": None, "schema": None, "smoke": None}
+    outcome: dict[str, Any] = {"backup": None, "schema": None, "smoke": None}
     try:
         if plan.found is not None:
             begin("backup")
-            one = _back_up(before, plan.folder, "before-upgrade")
-            done["backup"] = str(one)
+            saved = _back_up(before, plan.folder, "before-upgrade")
+            outcome["backup"] = str(saved)
             if plan.action == "restore" and plan.restore:
-                begin("restore", backup=str(one))
+                begin("restore", backup=str(saved))
                 wanted = Restore(backup=str(plan.restore.path), yes=True, migrate=True)
                 _succeed(data.put_back_saved(after, wanted))
             elif plan.action == "migrate":
-                begin("migrate", backup=str(one))
-                _migrate(after, one)
+                begin("migrate", backup=str(saved))
+                _migrate(after, saved)
         begin("start")
         after.up(timeout=timeout)
         if plan.found is not None:
             begin("smoke test")
-            done["smoke"] = json.loads(after.capture(Smoke(url=after.inner_url, json=True).argv()))
-            done["schema"] = plan.found["head"]
+            outcome["smoke"] = json.loads(after.capture(Smoke(url=after.inner_url, json=True).argv()))
+            outcome["schema"] = plan.found["head"]
     except BaseException as error:
         note(f"upgrade: '{journal.step}' failed; putting back MLflow {plan.before}")
         try:
@@ -302,7 +301,7 @@ def _act(plan: Plan, before: Engine, after: Engine, timeout: float) -> dict[str,
             raise _failed(journal, error, plan.stack) from None
         raise
     path.unlink()
-    return done
+    return outcome
 
 
 def _back_up(engine: Engine, folder: Path, purpose: str) -> Path:
@@ -315,9 +314,9 @@ def _back_up(engine: Engine, folder: Path, purpose: str) -> Path:
 
     for service in engine.deployment.having("writes"):
         engine.stop(service)
-    there = {one.path for one in list_sets(folder)[0]}
+    there = {backup.path for backup in list_sets(folder)[0]}
     _succeed(data.back_up(engine, Backup(to=str(folder), keep=ALL_SETS, purpose=purpose)))
-    return next(one.path for one in reversed(list_sets(folder)[0]) if one.path not in there)
+    return next(backup.path for backup in reversed(list_sets(folder)[0]) if backup.path not in there)
 
 
 def _migrate(engine: Engine, backup: Path) -> None:

@@ -51,7 +51,9 @@ def test_every_verb_of_a_group_is_a_task_and_no_other() -> None:
     assert {request.verb.group for request in TASKS.values()} == {"Run", "Data", "Develop"}
 
 
-@pytest.mark.parametrize("request_type", [*VERBS.values(), *PROGRAMS], ids=lambda one: one.verb.name)
+@pytest.mark.parametrize(
+    "request_type", [*VERBS.values(), *PROGRAMS], ids=lambda request_type: request_type.verb.name
+)
 def test_a_field_has_the_name_and_the_type_of_its_flag(request_type: type[Request]) -> None:
     hints = typing.get_type_hints(request_type)
     for flag in request_type.verb.flags:
