@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from backups import sets
 from backups.in_folder import Folder
-from console import UserError
+from console import UserError, note
 from database.connection import connect, driver_errors
 from database.dialect import dialect_of, maintenance_lock
 from database.inspection import source_of
@@ -111,7 +111,9 @@ def write_set(
                 "seconds": round(time.monotonic() - begun, 1),
             }
             done = place.finish(folder, manifest)
-        if keep is not None:
+        if keep is not None and earlier and not part["revision"]:
+            note("nothing is pruned: the database holds no tables of MLflow, and earlier sets may")
+        elif keep is not None:
             place.prune(source, keep)
     return done
 

@@ -153,6 +153,18 @@ def test_old_sets_are_pruned_and_the_last_good_one_stays(
     assert paths == {made[1].path, made[2].path, last.path, other.path}
 
 
+def test_a_database_that_was_emptied_prunes_no_set_of_its_better_days(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database, folder = tmp_path / "mlflow.db", tmp_path / "sets"
+    uri = old_databases.sqlite_database("3.15.1", database)
+    good = back_up(uri, folder, keep=1)
+    database.write_bytes(b"")
+    empty = back_up(uri, folder, keep=1)
+    assert {kept.path for kept in sets.list_sets(folder)[0]} == {good.path, empty.path}
+    assert "nothing is pruned: the database holds no tables of MLflow" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_set_is_refused_before_anything_is_touched(
     kind: str,
