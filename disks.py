@@ -19,6 +19,8 @@ _WORDS = re.compile(
     "no space left on device|disk quota exceeded|database or disk is full|no usable temporary directory",
     re.IGNORECASE,
 )
+RESERVE = 20 << 20  # bytes: a segment of PostgreSQL's log (16 MB), and what else it writes until it runs
+_CHUNK = 1 << 20  # bytes
 _PROBE = 1 << 16  # bytes: more than any small write needs
 MEND = (
     "what frees some: invoke cleanup (what users deleted), invoke prune (images and environments of no use), "
@@ -59,6 +61,26 @@ def has_room(folder: Path) -> bool:
         if is_full(error):
             return False
         raise
+
+
+def set_aside(path: Path, *, spare: int = RESERVE) -> None:
+    """Set room aside by a file of no content where that leaves `spare` bytes free; one that is there stays."""
+    if path.exists() or not path.parent.is_dir() or Disk.of(path.parent).free < RESERVE + spare:
+        return
+    try:
+        with path.open("wb") as file:
+            for _ in range(0, RESERVE, _CHUNK):
+                file.write(b"\0" * _CHUNK)
+    except OSError:  # others took the room meanwhile
+        path.unlink(missing_ok=True)
+
+
+def give_up(path: Path) -> bool:
+    """Let go what was set aside if no room is left there; whether it was."""
+    if not path.exists() or has_room(path.parent):
+        return False
+    path.unlink()
+    return True
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,33 @@ cleanup's own notes and one line with the result.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import arguments
+import disks
 from console import UsageError, UserError, note, user_errors
 from verbs import Cleanup
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import FrameType
+
+
+# Files of room that is set aside, which a cleanup may use on a full disk: quoted as in a URL, with colons between.
+RESERVES = "_MLFLOW_STACKS_RESERVES"
+
+
+def reserves(environment: Mapping[str, str]) -> list[Path]:
+    """The files that an environment names in `RESERVES`."""
+    return [Path(unquote(name)) for name in environment.get(RESERVES, "").split(":") if name]
 
 
 def next_time(cron: str, now: datetime) -> datetime:
@@ -70,9 +83,10 @@ def with_grace(flags: list[str]) -> list[str]:
 class Service:
     """Waits and runs until it is told to stop."""
 
-    def __init__(self, cron: str, flags: list[str]) -> None:
+    def __init__(self, cron: str, flags: list[str], reserves: Sequence[Path] = ()) -> None:
         self._cron = cron
         self._flags = flags
+        self._reserves = reserves
         self._stop = threading.Event()
         self._process: subprocess.Popen[str] | None = None
 
@@ -96,8 +110,12 @@ class Service:
         """Run one cleanup and log what it did; return its exit code."""
         argv = [sys.executable, "-m", "cleanup", *self._flags, "--yes", "--json"]
         note(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} cleanup starts: {' '.join(self._flags)}")
+        for path in filter(disks.give_up, self._reserves):
+            note(f"{path.parent} has no room left: what was set aside for this is used now")
         self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
         output, _ = self._process.communicate()
+        for path in self._reserves:
+            disks.set_aside(path, spare=0)
         summary = ""
         if output.strip():
             answer = json.loads(output)
@@ -125,7 +143,7 @@ def main(words: Sequence[str]) -> None:
     cron, _, *given = words
     flags = with_grace(given)  # what is wrong is complained of now, not at half past three
     next_time(cron, datetime.now())
-    service = Service(cron, flags)
+    service = Service(cron, flags, reserves(os.environ))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, service.stop)
     service.run()

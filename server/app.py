@@ -19,7 +19,7 @@ from process.loading import loading
 from process.tether import die_with_parent
 from server import durable, room, upstream
 from server.asgi import BoundedExit, Readiness, ServerTransfers
-from server.environment import PRESIGNED, START_LOCK, WAIT_FOR_SCHEMA, truth
+from server.environment import PRESIGNED, START_LOCK, STORE_ROOM, WAIT_FOR_SCHEMA, truth
 from server.full import tell_when_full
 from server.schema import wait_for_schema
 
@@ -76,7 +76,7 @@ def _create() -> App:
 
     def ready() -> list[str]:
         store.search_experiments(max_results=1)
-        return room.check(store.engine, destination)
+        return room.check(store.engine, destination, os.environ.get(STORE_ROOM, ""))
 
     app = Readiness(app, ready, VERSION, prefix=prefix)
     return BoundedExit(app)

@@ -25,6 +25,9 @@ DEFAULTS = {
 PRESIGNED = "_MLFLOW_STACKS_PRESIGNED"
 WAIT_FOR_SCHEMA = "_MLFLOW_STACKS_WAIT_FOR_SCHEMA"
 
+# Where the stack's own object store says whether it has room (images/object-store/durable.py).
+STORE_ROOM = "_MLFLOW_STACKS_STORE_ROOM"
+
 # A file with the gateway's passphrase before a rotation; empty, or not named, when there is none.
 PREVIOUS_PASSPHRASE = "_MLFLOW_STACKS_PREVIOUS_PASSPHRASE_FILE"  # noqa: S105 (the variable's name)
 

@@ -2,7 +2,8 @@
 
 rclone's S3 server calls no fsync, and has no option for it. Each connection is passed on to it, byte by byte, and an
 answer to an upload is held back until syncfs(2) has written the file system that the objects lie in; uploads that
-wait at the same time share one. Only Python's standard library, for the image has nothing else.
+wait at the same time share one. Whether that has room is asked at `ROOM`, without a key. Only Python's standard
+library, for the image has nothing else.
 """
 
 import ctypes
@@ -17,6 +18,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import NoReturn
 
+ROOM = "/-/room"  # no bucket can have the name "-"
+LITTLE = 1 << 16  # bytes
 CHUNK = 1 << 18  # bytes passed on at once
 LONGEST_HEAD = 1 << 16  # bytes
 IDLE = 50  # seconds that a connection may rest; rclone closes its end after 60
@@ -39,6 +42,12 @@ class Disk:
         self._changed = threading.Condition()
         self._begun = self._ended = 0  # how many have
         self._running = False
+
+    def full(self) -> bool:
+        """Whether hardly anything more can be written."""
+        status = os.statvfs(self.descriptor)
+        free, total = (blocks * status.f_frsize for blocks in (status.f_bavail, status.f_blocks))
+        return free < max(LITTLE, total // 1000) or (status.f_files > 0 and status.f_favail == 0)
 
     def sync(self) -> None:
         """Return once all that was written before the call is on disk.
@@ -216,6 +225,10 @@ class Layer:
         if request is None:
             return False
         client.settimeout(STALLED)
+        if request.first[:2] == ["GET", ROOM]:
+            status = b"507 Insufficient Storage" if self.disk.full() else b"200 OK"
+            client.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
+            return not request.closes
         store.sendall(request.raw)
         answer: Head | None = None
         if "expect" in request.fields:  # the client sends its body when rclone says 100, or never

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from stacks.definition.settings import Settings
 
 
+RESERVE_NAME = "reserve"  # the file of room that is set aside (stacks.state.reserve)
+
+
 @dataclass(frozen=True)
 class Record:
     """What the state directory remembers of the last `up`; the default is that of a stack that never was.
@@ -138,6 +141,16 @@ class Deployment:
     def server(self) -> str:
         """The service that is the tracking server; empty where there is none."""
         return next(iter(self.having("serves")), "")
+
+    @property
+    def reserves(self) -> list[Path]:
+        """Where room is set aside on this machine: on each place of data, and root's PostgreSQL has one of its own."""
+        places = [self.state, self.postgres_data.parent]
+        return [
+            place / RESERVE_NAME
+            for place in places
+            if place == self.state or not place.is_relative_to(self.state)
+        ]
 
     @property
     def rotated(self) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from console import UserError, note
-from disks import explain
+from disks import RESERVE, explain
 from stacks.definition.rendering import FRAMES, secrets_named
 from stacks.definition.services import SERVICES
 from stacks.engines.readiness import passes, probe
@@ -221,7 +221,7 @@ class Engine(ABC):
         if any(disk.full for disk in self.measure()):
             raise UserError(*explain())
 
-    def keep_room(self, *, spare: int = reserve.SIZE) -> None:
+    def keep_room(self, *, spare: int = RESERVE) -> None:
         """Set room aside beside the data where that leaves so many bytes free (see `stacks.state.reserve`)."""
         reserve.keep(self.deployment, spare=spare)
 

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from packaging.version import Version
 
 from console import UserError, note
+from disks import RESERVE, Disk
 from stacks.definition.rendering import FRAMES, render
 from stacks.definition.services import SERVICES, Service
 from stacks.engines.base import ATTEMPTS, Engine, ServiceStatus, answer
@@ -38,7 +39,6 @@ from stacks.state.record import nothing_started, write_private
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from disks import Disk
     from stacks.definition.deployment import Deployment
 
 OLDEST_ENGINE = Version("20.10")
@@ -201,7 +201,7 @@ class ComposeEngine(Engine):
         """See `Engine.measure`."""
         return self._volumes.measure(self._containers())
 
-    def keep_room(self, *, spare: int = reserve.SIZE) -> None:
+    def keep_room(self, *, spare: int = RESERVE) -> None:
         """See `Engine.keep_room`."""
         super().keep_room(spare=spare)
         self._volumes.keep(databases(self._file), spare=spare)

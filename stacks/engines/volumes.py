@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from console import note, size
-from disks import Disk, knows
+from disks import RESERVE, Disk, knows
+from stacks.definition.deployment import RESERVE_NAME
 from stacks.definition.services import SERVICES
-from stacks.state import reserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -83,21 +83,21 @@ class Volumes:
     def give_up(self, services: Iterable[str]) -> None:
         """Let go what was set aside where no room is left."""
         for service in services:
-            if self.run(service, _GIVE_UP.format(folder=SERVICES[service].database, name=reserve.NAME)):
+            if self.run(service, _GIVE_UP.format(folder=SERVICES[service].database, name=RESERVE_NAME)):
                 note(
-                    f"the volume of '{service}' has no room left: the {size(reserve.SIZE)} that were set aside for "
+                    f"the volume of '{service}' has no room left: the {size(RESERVE)} that were set aside for "
                     "this are used now"
                 )
 
     def keep(self, services: Iterable[str], *, spare: int) -> None:
         """Set room aside where that leaves so many bytes free."""
         for service in services:
-            kilobytes = (reserve.SIZE + spare) >> 10
+            kilobytes = (RESERVE + spare) >> 10
             script = _KEEP.format(
                 folder=SERVICES[service].database,
-                name=reserve.NAME,
+                name=RESERVE_NAME,
                 needed=kilobytes,
-                count=reserve.SIZE >> 20,
+                count=RESERVE >> 20,
             )
             self.run(service, script)
 

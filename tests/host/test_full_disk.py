@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cleanup.schedule import Service
 from develop.scratch.ports import free_port, free_ports
-from develop.scratch.stack import StackUnderTest
+from develop.scratch.stack import StackUnderTest, wait_until
 from services.postgres import SYSTEM_STATE
 from tests.support.small_disk import fill, logged, mounted, there
 
@@ -111,13 +112,34 @@ def test_cleanup_works_on_a_full_disk(
 ) -> None:
     local.up()
     fill(disk)
-    words = ("cleanup", "--yes", f"--run-ids={','.join(acknowledged[:2])}", "--json")
+    words = ("cleanup", "--yes", f"--run-ids={acknowledged[0]}", "--json")
     answer = local.invoke(*words)
     assert "set aside for this" in answer.stderr
-    assert json.loads(answer.stdout)["deleted"]["runs"] == 2
+    assert json.loads(answer.stdout)["deleted"]["runs"] == 1
     (disk / "filler").unlink()
     local.up()
     assert (local.state / "reserve").stat().st_size > 0
+    assert all(there(local, run, tmp_path) for run in acknowledged[2:])
+
+
+def test_a_cleanup_at_its_time_works_on_a_full_disk(
+    local: StackUnderTest,
+    disk: Path,
+    acknowledged: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    local.up("--set", "cleanup_schedule=0 0 1 1 *")
+    reserve = local.state / "reserve"
+    assert str(reserve) in (local.state / "supervisord.conf").read_text()
+    log = local.state / "logs" / "cleanup.log"
+    wait_until(lambda: log.exists() and "next cleanup at" in log.read_text(), log.read_text)
+    data = local.state / "data"
+    flags = [f"--backend-store-uri=sqlite:///{data}/mlflow.db", f"--artifacts-destination={data}/artifacts"]
+    filler = fill(disk)
+    assert Service("0 0 1 1 *", [*flags, f"--run-ids={acknowledged[1]}"], [reserve]).once() == 0
+    assert "set aside for this" in capsys.readouterr().err
+    filler.unlink()
     assert all(there(local, run, tmp_path) for run in acknowledged[2:])
 
 

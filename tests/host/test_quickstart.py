@@ -162,14 +162,10 @@ def test_a_full_store_is_told_to_the_client_and_serves_again_once_there_is_room(
     for folder in (small.state, small.state / "data", objects):
         folder.chmod(0o700)
 
-    def mount(*options: str) -> None:
-        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(objects)]
-        subprocess.run(command, check=True)
-
-    mount("size=30m", "mode=700")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m,mode=700", "tmpfs", str(objects)], check=True)
     try:
         small.up()
-        survival.full_store_is_told(small, lambda: mount("remount", "size=100m"), tmp_path)
+        survival.full_store_is_told(small, objects, tmp_path)
     finally:
         small.down()
         subprocess.run(["umount", str(objects)], check=True)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ import requests
 
 from develop.scratch.stack import StackUnderTest, wait_until
 from tests.support.inside import Inside, run_python
+from tests.support.small_disk import fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,12 +156,14 @@ def artifacts_survive(inside: Inside, victim: str, folder: Path) -> None:
             )
 
 
-def full_store_is_told(small: StackUnderTest, grow: Callable[[], object], folder: Path) -> None:
+def full_store_is_told(small: StackUnderTest, disk: Path, folder: Path) -> None:
     """A store of 30 MB is up: what does not fit is told, what fits is whole, and all goes well once there is room.
+
+    Whoever asks how the stack is hears of it, too.
 
     Args:
         small: the stack.
-        grow: gives the store's disk 100 MB.
+        disk: the store's, a tmpfs that root can give 100 MB.
         folder: for files.
     """
     import mlflow
@@ -177,7 +181,14 @@ def full_store_is_told(small: StackUnderTest, grow: Callable[[], object], folder
     back = client.download_artifacts(run, "kept.bin", str(folder / "back"))
     assert kept.read_bytes() == (folder / "back" / "kept.bin").read_bytes(), back
     client.log_metric(run, "still", 1.0)
-    grow()
+    filler = fill(disk)
+    assert small.service("mlflow")["full"] == ["artifacts"]
+    [full] = [shown for shown in small.status()["disks"] if shown["full"]]
+    assert full["folder"] in {str(disk), f"volume {disk.parent.name}"}
+    assert f"{full['folder']} is full" in small.invoke("status", f"--stack={small.name}").stdout
+    filler.unlink()
+    assert "full" not in small.service("mlflow")
+    subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
     client.log_artifact(run, str(large))
     client.download_artifacts(run, "large.bin", str(folder / "back"))
     assert large.read_bytes() == (folder / "back" / "large.bin").read_bytes()

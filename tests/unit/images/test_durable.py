@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
+import socket
 import threading
 from typing import TYPE_CHECKING
 
@@ -74,3 +76,19 @@ def test_what_counts_as_an_upload(durable: ModuleType, line: str, uploads: bool)
 def test_a_head_that_is_cut_off_or_without_end_is_refused(durable: ModuleType, text: bytes) -> None:
     with pytest.raises(ValueError, match="cut off"):
         durable.read_head(io.BytesIO(text))
+
+
+@pytest.mark.parametrize(("free", "status"), [(0, "507 Insufficient Storage"), (1000, "200 OK")])
+def test_whether_there_is_room_is_told_without_a_key(
+    durable: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, status: str
+) -> None:
+    size = os.statvfs_result((4096, 4096, 1000, free, free, 10, 10, 10, 0, 255))
+    monkeypatch.setattr(durable.os, "statvfs", lambda _descriptor: size)
+    with socket.socket(socket.AF_UNIX) as rclone, socket.create_server(("127.0.0.1", 0)) as listening:
+        rclone.bind(str(tmp_path / "socket"))
+        rclone.listen()
+        layer = durable.Layer(tmp_path / "socket", durable.Disk(tmp_path))
+        threading.Thread(target=layer.serve, args=(listening,), daemon=True).start()
+        with socket.create_connection(listening.getsockname()) as asking:
+            asking.sendall(b"GET /-/room HTTP/1.1\r\nConnection: close\r\n\r\n")
+            assert asking.makefile().readline().strip() == f"HTTP/1.1 {status}"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import socket
+import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
 from fastapi import FastAPI
 
+from server import room as rooms
 from server.full import is_full, tell_when_full
 
 
@@ -34,6 +38,31 @@ def refused(code: str, status: int) -> ClientError:
 )
 def test_a_full_store_is_recognised(error: Exception, full: bool) -> None:
     assert is_full(error) is full
+
+
+@pytest.mark.parametrize(
+    ("status", "full"), [("507 Insufficient Storage", ["artifacts"]), ("200 OK", []), ("403 Forbidden", [])]
+)
+def test_an_object_store_that_says_that_it_is_full_is_believed(
+    monkeypatch: pytest.MonkeyPatch, status: str, full: list[str]
+) -> None:
+    monkeypatch.setattr("server.room.dialect_of", lambda _engine: SimpleNamespace(has_room=lambda: True))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}/-/room"
+        engine: Any = None
+        assert rooms.check(engine, "s3://bucket/artifacts", address) == full
+        answering.join()
+    # one that is away says nothing of its room
+    assert rooms.check(engine, "s3://bucket/artifacts", address) == []
 
 
 def test_a_full_folder_of_temporary_files_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
