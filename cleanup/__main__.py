@@ -144,16 +144,16 @@ def _check_schema(engine: Engine) -> None:
     with engine.connect() as connection:
         if released_version(connection):
             return
-        found = inspect_schema(connection)
-    if found.state == "unknown":
-        raise refusal(found, redact(engine.url.render_as_string(hide_password=True)))
-    if found.state == "empty":
+        schema = inspect_schema(connection)
+    if schema.state == "unknown":
+        raise refusal(schema, redact(engine.url.render_as_string(hide_password=True)))
+    if schema.state == "empty":
         raise UserError(
             "this is no MLflow database yet: MLflow has no tables in it",
             f"database: {engine.url.render_as_string(hide_password=True)}",
         )
     note(
-        f"schema revision {found.revision} is not one that cleanup was tested on ({found.detail}); "
+        f"schema revision {schema.revision} is not one that cleanup was tested on ({schema.detail}); "
         "it goes by the database's own foreign keys"
     )
 

@@ -106,23 +106,23 @@ class Alive:
             selection: what is laid out in no folder of its own counts unless it is selected itself.
             destination: the artifact destination.
         """
-        found = cls()
+        alive = cls()
         # in one statement: a database that is far away is asked once
         named = connection.execute(union_all(*_named(selection))).all()
         workspaces = [place for what, _, place in named if what == "workspace"]
         for what, owner, place in named:
             if what == "entity":
                 claimed = Place(owner, f"the artifacts of {owner} are there")
-                found.add(destination.places(place, workspaces), claimed)
+                alive.add(destination.places(place, workspaces), claimed)
             elif what == "dataset":
                 read = Place("", f"dataset {owner} of a run that is not deleted lies there")
                 for source in _sources(place):
-                    found.add(destination.places(source, workspaces), read)
+                    alive.add(destination.places(source, workspaces), read)
             elif what == "folder":
                 shared = Place("", f"{owner} have their artifacts there", holds=False)
-                found.add(destination.places(f"{place}/", workspaces), shared)
-        found.seal()
-        return found
+                alive.add(destination.places(f"{place}/", workspaces), shared)
+        alive.seal()
+        return alive
 
     def read_versions(self, connection: Connection, schema: Schema, destination: Destination) -> None:
         """Add what registered model versions name, of this database or of a registry in another.

@@ -70,8 +70,8 @@ def show_skipped(skipped: list[Any], unnamed: int) -> None:
 
 def show_report(report: Report) -> None:
     """Print what was done on standard error."""
-    done = [f"{count:,} {NAMES[kind]}" for kind, count in report.deleted.items() if count]
-    note(f"deleted {', '.join(done) or 'nothing'}")
+    deleted = [f"{count:,} {NAMES[kind]}" for kind, count in report.deleted.items() if count]
+    note(f"deleted {', '.join(deleted) or 'nothing'}")
     note(
         f"rows: {sum(report.rows.values()):,}, objects: {report.objects:,}, "
         f"artifacts: {readable(report.bytes)}, in {report.seconds:.1f} s"

@@ -197,11 +197,11 @@ class Execution:
             skipped.update(pointed_at(connection, self._plan, blockers, locked))
             owned: dict[Any, Folders] = {}
             for entity, uris in self._plan.selection.locations(connection, kind, locked).items():
-                found = skipped.get(entity) or folders_of(self._plan, entity, uris)
-                if isinstance(found, str):
-                    skipped[entity] = found
+                outcome = skipped.get(entity) or folders_of(self._plan, entity, uris)
+                if isinstance(outcome, str):
+                    skipped[entity] = outcome
                 else:
-                    owned[entity] = found
+                    owned[entity] = outcome
             rows, removal = self._both(connection, statements, owned)
         refused: dict[Any, str] = {}
         for entity, folders in owned.items():
@@ -330,12 +330,12 @@ class Execution:
         try:
             with self._engine.connect() as connection:
                 owner = ownership.read(connection, plan.store)
-                for seen, found in orphans.find(connection, plan.selection, plan.store, plan.alive):
+                for seen, strays in orphans.find(connection, plan.selection, plan.store, plan.alive):
                     unowned = seen
                     if not owner.ours:
-                        held += len(found)
-                    elif found:
-                        self._remove_orphans(found)
+                        held += len(strays)
+                    elif strays:
+                        self._remove_orphans(strays)
         except StoreError as error:
             self._report.notes.append(f"orphaned artifacts could not be looked for: {error}")
         if held:

@@ -119,24 +119,24 @@ class Destination:
             paths = {path.partition(PROXY_ROOT)[2] for path in paths}
         others = [name for name in workspaces if name and name != "default"]
         paths |= {f"/workspaces/{name}/{path.lstrip('/')}" for name in others for path in paths}
-        found = self._below(paths, {"/"})
+        inner = self._below(paths, {"/"})
         if self._local:  # there may be a link on the way
             real = {os.path.realpath(f"{root}/{path}") for root in self._roots for path in paths}
-            found |= self._below(real, self._roots)
-        return found
+            inner |= self._below(real, self._roots)
+        return inner
 
     @staticmethod
     def _below(paths: set[str], roots: set[str]) -> set[str]:
-        found = set()
+        below = set()
         for path in paths:
             for form in (f"/{path.strip('/')}", posixpath.normpath(f"/{path.lstrip('/')}")):
                 for root in roots:
                     top = root.rstrip("/") + "/"
                     if f"{form}/".startswith(top):
-                        found.add(f"{form}/"[len(top) :].rstrip("/"))
+                        below.add(f"{form}/"[len(top) :].rstrip("/"))
                     elif top.startswith(form.rstrip("/") + "/"):
-                        found.add("")
-        return found
+                        below.add("")
+        return below
 
     @staticmethod
     def _checked(key: str, uri: str) -> str:

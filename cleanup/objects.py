@@ -34,9 +34,9 @@ class Removal:
 
 def objects_in(store: Store, folders: Folders) -> Iterator[tuple[str, StoredObject | str]]:
     """Yield the objects owned in each folder as ``(folder, object)``; a folder that fails as ``(folder, reason)``."""
-    for name, found in _objects_in(store, folders):
-        if isinstance(found, str) or _owned(found.key, name, folders[name]):
-            yield name, found
+    for name, item in _objects_in(store, folders):
+        if isinstance(item, str) or _owned(item.key, name, folders[name]):
+            yield name, item
 
 
 def _owned(key: str, folder: str, kept: tuple[str, ...]) -> bool:
@@ -70,9 +70,9 @@ def _objects_in(store: Store, folders: Iterable[str]) -> Iterator[tuple[str, Sto
                 yield from _one(store, some[0])
                 continue
             failures = []
-            for found in pool.map(lambda name: list(_one(store, name)), some):
-                yield from found
-                failures += [item for _, item in found if isinstance(item, str)]
+            for part in pool.map(lambda name: list(_one(store, name)), some):
+                yield from part
+                failures += [item for _, item in part if isinstance(item, str)]
             # each failure took its retries: when none of the first works, none of the others will
             if start == 0 and len(failures) == THREADS:
                 yield from ((name, failures[0]) for name in rest[THREADS:])
@@ -124,30 +124,30 @@ def remove(store: Store, folders: Folders) -> Removal:
         What went. A folder of which something could not be listed or deleted is in `failed`; its other
         objects may be gone.
     """
-    done = Removal()
+    removal = Removal()
     waiting: dict[str, tuple[str, int]] = {}
 
     def flush() -> None:
         for key, reason in store.delete(list(waiting)).items():
             name, size = waiting[key]
-            done.failed.setdefault(name, f"{key}: {reason}")
-            done.objects -= 1
-            done.bytes -= size
+            removal.failed.setdefault(name, f"{key}: {reason}")
+            removal.objects -= 1
+            removal.bytes -= size
         waiting.clear()
 
-    for name, found in objects_in(store, folders):
-        if isinstance(found, str):
-            done.failed.setdefault(name, found)
+    for name, item in objects_in(store, folders):
+        if isinstance(item, str):
+            removal.failed.setdefault(name, item)
             continue
-        if found.key in waiting:
+        if item.key in waiting:
             continue
-        waiting[found.key] = (name, found.size)
-        done.objects += 1
-        done.bytes += found.size
+        waiting[item.key] = (name, item.size)
+        removal.objects += 1
+        removal.bytes += item.size
         if len(waiting) >= FLUSH:
             flush()
     flush()
     for name in folders:
-        if name not in done.failed:
+        if name not in removal.failed:
             store.prune(name)
-    return done
+    return removal

@@ -52,20 +52,20 @@ def edges(schema: Schema) -> list[Edge]:
 
 def condition(edge: Edge, selection: Selection) -> ColumnElement[bool]:
     """Return which rows of a reference are orphans, and old enough not to be still in the making."""
-    found = edge.dangling(selection.schema.language)
+    clause = edge.dangling(selection.schema.language)
     if "created_time" in edge.child.c and edge.reference:
         # traces are linked to runs before they are exported
         before = (selection.now - parse_age(selection.filters.orphan_grace)) * 1000
-        found = and_(found, edge.child.c.created_time < int(before))
-    return found
+        clause = and_(clause, edge.child.c.created_time < int(before))
+    return clause
 
 
 def count_rows(connection: Connection, selection: Selection) -> Counter[str]:
     """Count orphaned rows by ``table.column``."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for edge, count in _dangling(connection, selection):
-        found[edge.name] += count
-    return found
+        counts[edge.name] += count
+    return counts
 
 
 def _dangling(connection: Connection, selection: Selection) -> list[tuple[Edge, int]]:
@@ -196,13 +196,13 @@ def not_ours(owner: ownership.Ownership, count: int) -> str:
 def known_ids(connection: Connection, schema: Schema, ids: Iterable[str]) -> set[str]:
     """Return those ids that a run, logged model or trace has, deleted or not."""
     wanted = list(ids)
-    found: set[str] = set()
+    known: set[str] = set()
     for table, key in OWNERS:
         if table in schema.tables and wanted:
             column = schema.tables[table].c[key]
-            found.update(connection.execute(select(column).where(column.in_(wanted))).scalars())
+            known.update(connection.execute(select(column).where(column.in_(wanted))).scalars())
     connection.rollback()  # hold no snapshot while the store is slow
-    return found
+    return known
 
 
 def _stays(folder: Folder, alive: Alive, files: FileStore, selection: Selection) -> str | None:

@@ -97,17 +97,17 @@ def plan(
         store = open_store(destination)
     except StoreError as error:
         raise UserError(str(error), "give --artifacts-destination as the tracking server has it") from None
-    found = schema.read(engine)
-    found.check_references(filters.ignore_references)
-    selection = Selection(found, filters)
+    tables = schema.read(engine)
+    tables.check_references(filters.ignore_references)
+    selection = Selection(tables, filters)
     with engine.connect() as connection:
         selection.check_ids(connection)
         place = Destination(destination)
         alive = read_alive(connection, selection, place, registry)
         owner = whose(connection, store)
-        result = Plan(engine, store, place, found, selection, alive, owner, registry)
+        result = Plan(engine, store, place, tables, selection, alive, owner, registry)
         if not (owner.ours or filters.claim):
-            check_destination(connection, found, place, store)
+            check_destination(connection, tables, place, store)
         for kind, selected in selection.count(connection).items():
             result.counts[kind.name] = selected
         if not filters.include_undated:
@@ -135,13 +135,13 @@ def read_alive(
     Raises:
         UserError: the registry's database holds no MLflow tables.
     """
-    found = Alive.read(connection, selection, destination)
+    alive = Alive.read(connection, selection, destination)
     if not selection.filters.force_registered:
-        found.read_versions(connection, selection.schema, destination)
+        alive.read_versions(connection, selection.schema, destination)
         if registry is not None:
             with registry.connect() as other:
-                found.read_versions(other, schema.read_connection(other), destination)
-    return found
+                alive.read_versions(other, schema.read_connection(other), destination)
+    return alive
 
 
 def folders_of(result: Plan, entity: object, uris: list[str]) -> Folders | str:
@@ -164,14 +164,14 @@ def pointed_at(
     connection: Connection, result: Plan, blockers: list[tuple[str, Any]], ids: list[Any]
 ) -> dict[Any, str]:
     """Return which of the ids must stay because a row of a table that is not MLflow's points at them, and why."""
-    found: dict[Any, str] = {}
+    reasons: dict[Any, str] = {}
     parameters = result.schema.parameters
     for name, query in blockers:
         if ids and connection.execute(query, parameters(ids)).first():
             for item in ids:
                 if connection.execute(query, parameters([item])).first():
-                    found.setdefault(item, f"a row in {name} refers to it, which is no table of MLflow's")
-    return found
+                    reasons.setdefault(item, f"a row in {name} refers to it, which is no table of MLflow's")
+    return reasons
 
 
 def experiment_obstacle(connection: Connection, result: Plan, experiment: int) -> str | None:
@@ -223,12 +223,12 @@ def _count_kind(result: Plan, connection: Connection, kind: Kind) -> None:
             folders: dict[str, tuple[str, ...]] = {}
             pointed = pointed_at(connection, result, blockers, ids)
             for entity, uris in result.selection.locations(connection, kind, ids).items():
-                found = pointed.get(entity) or folders_of(result, entity, uris)
-                if isinstance(found, str):
-                    _skip(result, kind, entity, found)
+                outcome = pointed.get(entity) or folders_of(result, entity, uris)
+                if isinstance(outcome, str):
+                    _skip(result, kind, entity, outcome)
                     continue
                 going.append(entity)
-                folders.update(found)
+                folders.update(outcome)
             _count_rows(result, connection, queries, going)
             _count_objects(result, folders)
 
@@ -298,11 +298,11 @@ def owned_inside(
             new = {row[0] for row in rows if row[1] or not counted}
             places = result.selection.locations(connection, kind, [row[0] for row in rows])
             for entity, uris in places.items():
-                found = folders_of(result, entity, uris)
-                if isinstance(found, str):
-                    return f"{kind.name.replace('_', ' ')} {entity} in it stays: {found}"
+                outcome = folders_of(result, entity, uris)
+                if isinstance(outcome, str):
+                    return f"{kind.name.replace('_', ' ')} {entity} in it stays: {outcome}"
                 if entity in new:
-                    owned.update(found)
+                    owned.update(outcome)
     return owned
 
 
@@ -324,24 +324,24 @@ def _left_by_a_run(result: Plan, experiment: int) -> Select[str, str]:
 def _count_rows(
     result: Plan, connection: Connection, queries: list[tuple[str, Any]], ids: list[Any]
 ) -> Counter[str]:
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     if ids:
         for table, query in queries:
-            found[table] = int(connection.execute(query, result.schema.parameters(ids)).scalar_one())
+            counts[table] = int(connection.execute(query, result.schema.parameters(ids)).scalar_one())
         connection.rollback()  # hold no snapshot while the store is slow
-    result.rows.update(found)
-    return found
+    result.rows.update(counts)
+    return counts
 
 
 def _count_objects(result: Plan, folders: Folders) -> None:
-    for _, found in objects_in(result.store, folders):
-        if isinstance(found, str):
-            note = f"the plan could not list everything: {found}"
+    for _, item in objects_in(result.store, folders):
+        if isinstance(item, str):
+            note = f"the plan could not list everything: {item}"
             if note not in result.notes and len(result.notes) < 20:
                 result.notes.append(note)
             continue
         result.objects += 1
-        result.bytes += found.size
+        result.bytes += item.size
 
 
 def _selected_inside(result: Plan, connection: Connection, kind: Kind, experiment: int) -> int:
@@ -357,11 +357,11 @@ def _selected_inside(result: Plan, connection: Connection, kind: Kind, experimen
 def _count_orphans(result: Plan, connection: Connection) -> None:
     folders = objects = size = 0
     try:
-        for unowned, found in orphans.find(connection, result.selection, result.store, result.alive):
+        for unowned, strays in orphans.find(connection, result.selection, result.store, result.alive):
             result.left, result.examples = unowned.left, unowned.examples
-            folders += len(found)
-            objects += sum(item.objects for item in found)
-            size += sum(item.bytes for item in found)
+            folders += len(strays)
+            objects += sum(item.objects for item in strays)
+            size += sum(item.bytes for item in strays)
     except StoreError as error:
         result.notes.append(f"orphaned artifacts cannot be looked for: {error}")
     if folders and not (result.owner.ours or result.filters.claim):

@@ -81,13 +81,13 @@ class Edge:
 
     def keys(self, language: Language) -> list[ColumnElement[Any]]:
         """Return the parent's target columns, as text where the child keeps a number as text."""
-        found = []
+        keys = []
         for value, name in zip(self.values(language), self.targets, strict=True):
             target: ColumnElement[Any] = self.parent.c[name]
             if self.reference and _is_text(value) and not _is_text(target):
                 target = cast(target, String)
-            found.append(target)
-        return found
+            keys.append(target)
+        return keys
 
     def dangling(self, language: Language) -> ColumnElement[bool]:
         """Return the condition of rows whose parent does not exist."""
@@ -238,14 +238,14 @@ class Schema:
                 if edge.parent is not parent or edge.child.name in without or edge.child is parent:
                     continue
                 inherited = self._inherit(edge, column)
-                found = self.ids_in(edge.child.c[inherited]) if inherited else self._below(edge, condition)
+                reached = self.ids_in(edge.child.c[inherited]) if inherited else self._below(edge, condition)
                 if edge.reference:
-                    found = and_(edge.condition(), found)
+                    reached = and_(edge.condition(), reached)
                 order.add(parent.name, edge.child.name)
-                conditions.setdefault(edge.child.name, []).append((edge.action, edge.columns, found))
+                conditions.setdefault(edge.child.name, []).append((edge.action, edge.columns, reached))
                 if edge.action == "delete":
                     # a by-value condition cannot be handed down as a plain column condition
-                    visit(edge.child, found, None if edge.reference else inherited)
+                    visit(edge.child, reached, None if edge.reference else inherited)
             above.pop()
 
         root_condition = self.ids_in(start.c[key])
@@ -288,8 +288,8 @@ class Schema:
             if statement.action == "delete":
                 conditions.setdefault(statement.table, []).append(statement.condition)
         return [
-            (name, select(func.count()).select_from(self.tables[name]).where(or_(*found)))
-            for name, found in conditions.items()
+            (name, select(func.count()).select_from(self.tables[name]).where(or_(*any_of)))
+            for name, any_of in conditions.items()
         ]
 
     def _inherit(self, edge: Edge, column: str | None) -> str | None:

@@ -191,12 +191,12 @@ class Selection:
 
     def locations(self, connection: Connection, kind: Kind, ids: list[Any]) -> dict[Any, list[str]]:
         """Return the artifact locations that the database holds for each id."""
-        found: dict[Any, list[str]] = {item: [] for item in ids}
+        located: dict[Any, list[str]] = {item: [] for item in ids}
         if kind is JOB:
-            return found
+            return located
         if kind.location is None:
             if "trace_tags" not in self.schema.tables:  # neither are there traces then
-                return found
+                return located
             tags = self.schema.tables["trace_tags"]
             query = select(tags.c.request_id, tags.c.value).where(
                 tags.c.key.in_(TRACE_LOCATION_TAGS), tags.c.request_id.in_(ids)
@@ -206,11 +206,11 @@ class Selection:
             query = select(table.c[kind.key], table.c[kind.location]).where(table.c[kind.key].in_(ids))
         for item, location in connection.execute(query):
             if location:
-                found[item].append(location)
-        if kind is TRACE and (unsaid := [item for item, places in found.items() if not places]):
+                located[item].append(location)
+        if kind is TRACE and (unsaid := [item for item, places in located.items() if not places]):
             for item, place in self._trace_layout(connection, unsaid):
-                found[item].append(place)
-        return found
+                located[item].append(place)
+        return located
 
     def _trace_layout(self, connection: Connection, ids: list[Any]) -> Iterator[tuple[Any, str]]:
         """Yield where MLflow keeps a trace that says nothing itself (mlflow.store.tracking.sqlalchemy_store)."""
@@ -244,8 +244,8 @@ class Selection:
         columns = (table.c[kind.key], table.c.lifecycle_stage, dated, self.condition(kind).is_(true()))
         known: dict[Any, Any] = {}
         for some in batches(ids, 1000):
-            found = connection.execute(select(*columns).where(table.c[kind.key].in_(some)))
-            known.update((row[0], row) for row in found)
+            rows = connection.execute(select(*columns).where(table.c[kind.key].in_(some)))
+            known.update((row[0], row) for row in rows)
         for item in ids:
             if item not in known:
                 why = f"there is no {kind.name} with this id"

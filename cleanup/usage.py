@@ -76,26 +76,26 @@ def measure(engine: Engine, destination: str) -> list[Usage]:
         store = open_store(destination)
         with engine.connect() as connection:
             schema = read_connection(connection)
-            found = _rows(connection, schema)
+            usages = _rows(connection, schema)
             connection.rollback()
-            _objects(connection, schema, store, found)
+            _objects(connection, schema, store, usages)
     except StoreError as error:
         raise UserError(str(error), "give --artifacts-destination as the tracking server has it") from None
-    return sorted(found.values(), key=lambda item: (-item.bytes, -item.metric_rows, -item.runs, item.name))
+    return sorted(usages.values(), key=lambda item: (-item.bytes, -item.metric_rows, -item.runs, item.name))
 
 
 def _rows(connection: Connection, schema: Schema) -> dict[str | None, Usage]:
     from sqlalchemy import func, select
 
     experiments, runs, metrics = (schema.tables[name] for name in ("experiments", "runs", "metrics"))
-    found: dict[str | None, Usage] = {}
+    usages: dict[str | None, Usage] = {}
     for row in connection.execute(select(experiments)).mappings():
         key = str(row["experiment_id"])
-        found[key] = Usage(key, row["name"], row.get("workspace"), row["lifecycle_stage"] == "deleted")
+        usages[key] = Usage(key, row["name"], row.get("workspace"), row["lifecycle_stage"] == "deleted")
     grouped = (runs.c.experiment_id, runs.c.lifecycle_stage)
     for experiment, stage, count in connection.execute(select(*grouped, func.count()).group_by(*grouped)):
-        found[str(experiment)].runs += count
-        found[str(experiment)].deleted_runs += count if stage == "deleted" else 0
+        usages[str(experiment)].runs += count
+        usages[str(experiment)].deleted_runs += count if stage == "deleted" else 0
     # first by run, which the index on metrics gives, and then by experiment
     by_run = select(metrics.c.run_uuid, func.count().label("rows")).group_by(metrics.c.run_uuid).subquery()
     query = (
@@ -104,24 +104,24 @@ def _rows(connection: Connection, schema: Schema) -> dict[str | None, Usage]:
         .group_by(runs.c.experiment_id)
     )
     for experiment, count in connection.execute(query):
-        found[str(experiment)].metric_rows = int(count)
+        usages[str(experiment)].metric_rows = int(count)
     if "trace_info" in schema.tables:
         traces = schema.tables["trace_info"]
         query = select(traces.c.experiment_id, func.count()).group_by(traces.c.experiment_id)
         for experiment, count in connection.execute(query):
-            found[str(experiment)].traces = int(count)
-    return found
+            usages[str(experiment)].traces = int(count)
+    return usages
 
 
-def _objects(connection: Connection, schema: Schema, store: Store, found: dict[str | None, Usage]) -> None:
+def _objects(connection: Connection, schema: Schema, store: Store, usages: dict[str | None, Usage]) -> None:
     from artifacts.base import batches
 
     for group in batches(store.list(), 1000):
         deleted = _deleted(connection, schema, group)
         for item in group:
             match = EXPERIMENT.match(item.key)
-            key = match[1] if match and match[1] in found else None
-            usage = found.setdefault(key, Usage(None, "(no experiment)"))
+            key = match[1] if match and match[1] in usages else None
+            usage = usages.setdefault(key, Usage(None, "(no experiment)"))
             usage.objects += 1
             usage.bytes += item.size
             # a live run in a deleted experiment keeps the experiment
@@ -137,14 +137,14 @@ def _deleted(connection: Connection, schema: Schema, group: Iterable[StoredObjec
     from cleanup.locations import ENTITY
 
     ids = list({entity for item in group for entity in ENTITY.findall(item.key)})
-    found: set[str] = set()
+    gone: set[str] = set()
     for table, key in (("runs", "run_uuid"), ("logged_models", "model_id")):
         if table in schema.tables and ids:
             owner = schema.tables[table]
             query = select(owner.c[key]).where(owner.c[key].in_(ids), owner.c.lifecycle_stage == "deleted")
-            found.update(connection.execute(query).scalars())
+            gone.update(connection.execute(query).scalars())
     connection.rollback()
-    return found
+    return gone
 
 
 def as_json(usages: list[Usage], top: int | None = None) -> dict[str, Any]:

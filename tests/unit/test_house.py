@@ -22,7 +22,7 @@ LIMIT = 400  # lines of a file of code
 FILES = subprocess.run(
     ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
 ).stdout.splitlines()
-NOT_YET = ("backups", "cleanup", "database")  # rooms whose local names are still to be renamed
+NOT_YET = ("backups", "database")  # rooms whose local names are still to be renamed
 # What a local name of these holds, only whoever wrote it knows.
 SAYS_NOTHING = re.compile(
     r"found|one|done|thing|foo|stuff|te?mp\d*|res|ret|(?:data|item|obj|result|value|x)\d+"
