@@ -179,6 +179,17 @@ REGISTRY_STORE_URI = Flag(
     "the database of the registered models, where it is another one: what they need stays",
     server_variable="MLFLOW_REGISTRY_STORE_URI",
 )
+REGISTRY_DATABASE = dataclasses.replace(
+    REGISTRY_STORE_URI, help="the database of the registered models, where it is another one"
+)
+AUTH_DATABASE_URI = Flag(
+    "auth-database-uri",
+    values.text("URI", "the URI of a database", "sqlite:////PATH/basic_auth.db"),
+    "the database of basic auth, where it is another one; else what MLFLOW_AUTH_CONFIG_PATH names",
+)
+LEAVE_OUT = Flag(
+    "leave-out", values.WORDS, "databases that stay in the set: registry,auth", choices=("registry", "auth")
+)
 WAIT = Flag(
     "wait",
     values.SECONDS,

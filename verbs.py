@@ -246,6 +246,8 @@ class Migrate(Request):
 
     stack: str = flag(flags.STACK)
     backend_store_uri: str = flag(flags.BACKEND_STORE_URI)
+    registry_store_uri: str = flag(flags.REGISTRY_DATABASE)
+    auth_database_uri: str = flag(flags.AUTH_DATABASE_URI)
     to: str = flag(flags.TO, help="folder of the backups")
     check: bool = flag(flags.CHECK)
     pg_command: str = flag(flags.PG_COMMAND)
@@ -264,6 +266,8 @@ class Backup(Request):
 
     stack: str = flag(flags.STACK)
     backend_store_uri: str = flag(flags.BACKEND_STORE_URI)
+    registry_store_uri: str = flag(flags.REGISTRY_DATABASE)
+    auth_database_uri: str = flag(flags.AUTH_DATABASE_URI)
     artifacts_destination: str = flag(flags.ARTIFACTS_DESTINATION)
     to: str = flag(flags.TO)
     keep: int = flag(flags.KEEP)
@@ -282,9 +286,12 @@ class Restore(Request):
     backup: str = flag(flags.BACKUP, required=True)
     stack: str = flag(flags.STACK)
     backend_store_uri: str = flag(flags.BACKEND_STORE_URI)
+    registry_store_uri: str = flag(flags.REGISTRY_DATABASE)
+    auth_database_uri: str = flag(flags.AUTH_DATABASE_URI)
     artifacts_destination: str = flag(flags.ARTIFACTS_DESTINATION)
     pg_command: str = flag(flags.PG_COMMAND)
     wait: float = flag(flags.WAIT)
+    leave_out: tuple[str, ...] = flag(flags.LEAVE_OUT)
     no_backup: bool = flag(flags.NO_BACKUP)
     yes: bool = flag(flags.YES)
     json: bool = flag(flags.JSON)
@@ -370,12 +377,7 @@ class Lock(Request):
 # No tasks: what stacks run beside the data by themselves.
 
 
-@verb(
-    "prepare",
-    "",
-    "Create the schema in an empty database; mark its destination.",
-    module=("database", "prepare"),
-)
+@verb("prepare", "", "Create the schema of an empty database.", module=("database", "prepare"))
 class Prepare(Request):
     """The step `schema` of every stack."""
 
@@ -388,9 +390,7 @@ class Prepare(Request):
     debug: bool = flag(flags.DEBUG)
 
 
-@verb(
-    "inspect", "", "Print schema, revisions and rows of each table as JSON.", module=("database", "inspect")
-)
+@verb("inspect", "", "Print schema, revisions and rows as JSON.", module=("database", "inspect"))
 class Inspect(Request):
     """What the MLflow here makes of a database."""
 

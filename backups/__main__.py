@@ -13,7 +13,9 @@ from console import UserError, confirm, emit_json, note, result, user_errors
 from verbs import Backup, Backups, Migrate, Restore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from backups.migrate import Plan
 
 
 def _for_stack() -> str:
@@ -31,51 +33,86 @@ def _uri(request: Migrate | Backup | Restore) -> str:
 # Each verb imports what it needs: `--help` needs no SQLAlchemy.
 
 
+def _further(request: Migrate | Backup | Restore) -> dict[str, str]:
+    """The server's other databases, by name."""
+    from backups.databases import TRACKING, addresses
+
+    uris = addresses(_uri(request), request.registry_store_uri, request.auth_database_uri)
+    return {name: uri for name, uri in uris.items() if name != TRACKING}
+
+
 def _migrate(request: Migrate) -> int:
     from backups import migrate
+    from backups.databases import TRACKING, opened
     from database.address import redact
-    from database.revision import refusal
 
-    uri = _uri(request)
     if request.to.startswith("s3://"):  # what failed is put back from there at once
         raise UserError("migrate takes its backup to a folder", "give --to=FOLDER")
     to = Path(request.to).absolute()
-    plan = migrate.plan(uri)
+    uris = {TRACKING: _uri(request), **_further(request)}
+    with opened(uris) as engines:  # each database once
+        uris = {name: uris[name] for name in engines}
+    plans = {name: migrate.plan(uri) for name, uri in uris.items()}
+    for name, plan in plans.items():
+        _show(name, plan)
+    if request.check:
+        _tell_users(plans.values())
+        if request.json:
+            emit_json(_with_further({name: plan.as_json() for name, plan in plans.items()}))
+        return 0 if all(plan.schema.state == "current" for plan in plans.values()) else 1
+    for name, plan in plans.items():
+        plan.refuse(uris[name])
+    if behind := [plan for plan in plans.values() if plan.schema.state == "behind"]:
+        _tell_users(behind)
+        note(f"  its backup: {request.backup}" if request.backup else f"  a backup goes to {to} first")
+        if not confirm(
+            "Migrate what is behind?" if len(plans) > 1 else "Migrate this database?", yes=request.yes
+        ):
+            if request.json:
+                emit_json(_with_further({name: plan.as_json() for name, plan in plans.items()}))
+            return 1
+    answers, done = dict[str, Any](), list[str]()
+    for name, uri in uris.items():
+        answer = migrate.migrate(
+            uri,
+            to,
+            wait_seconds=request.wait,
+            pg_command=request.pg_command or None,
+            backup=Path(request.backup) if request.backup and name == TRACKING else None,
+        )
+        answers[name] = answer.as_json()
+        done.append(f"{_title(name)} is {answer.after.state} at revision {answer.after.revision}")
+        if answer.backup:
+            where = _for_stack() if name == TRACKING else f" --backend-store-uri={redact(uri)}"
+            done.append(
+                f"  the database as it was before: invoke restore{where} --backup={answer.backup.path}"
+            )
+    _answer(request, _with_further(answers), "\n".join(done))
+    return 0
+
+
+def _tell_users(plans: Iterable[Plan]) -> None:
+    for plan in plans:
+        for user in plan.users:
+            note(f"  in use by  {user}")
+
+
+def _title(name: str) -> str:
+    return "the schema" if name == "tracking" else f"the schema of the {name} database"
+
+
+def _show(name: str, plan: Plan) -> None:
     schema = plan.schema
-    note(f"the schema is {schema.state}: {schema.detail}")
+    note(f"{_title(name)} is {schema.state}: {schema.detail}")
     if schema.state == "behind":
         for step in schema.pending:
             note(f"  {step.revision}  {step.title}")
-    if request.check:
-        for one in plan.users:
-            note(f"  in use by  {one}")
-        if request.json:
-            emit_json(plan.as_json())
-        return 0 if schema.state == "current" else 1
-    if schema.state in {"ahead", "unknown"}:
-        raise refusal(schema, redact(uri))
-    if schema.state == "behind":
-        for one in plan.users:
-            note(f"  in use by  {one}")
-        note(f"  its backup: {request.backup}" if request.backup else f"  a backup goes to {to} first")
-        if not confirm("Migrate this database?", yes=request.yes):
-            if request.json:
-                emit_json(plan.as_json())
-            return 1
-    result = migrate.migrate(
-        uri,
-        to,
-        wait_seconds=request.wait,
-        pg_command=request.pg_command or None,
-        backup=Path(request.backup) if request.backup else None,
-    )
-    done = f"the schema is {result.after.state} at revision {result.after.revision}"
-    if result.backup:
-        done += (
-            f"\n  the database as it was before: invoke restore{_for_stack()} --backup={result.backup.path}"
-        )
-    _answer(request, result.as_json(), done)
-    return 0
+
+
+def _with_further(answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The JSON of several databases: that of the first, with those of the others below ``databases``."""
+    first, *names = answers
+    return {**answers[first], "databases": {name: answers[name] for name in names}}
 
 
 def _backup(request: Backup) -> int:
@@ -86,6 +123,7 @@ def _backup(request: Backup) -> int:
         one = back_up(
             _uri(request),
             place,
+            further=_further(request),
             destination=request.artifacts_destination or None,
             keys=[Path(name) for name in request.include],
             keep=request.keep,
@@ -102,15 +140,17 @@ def _backup(request: Backup) -> int:
 def _restore(request: Restore) -> int:
     from backups import restore
     from backups.places import beside, open_backup
+    from backups.plan import plan as plan_of
 
+    further = _further(request)
     uri, destination = _uri(request), request.artifacts_destination or None
     with open_backup(request.backup) as one:
-        plan = restore.plan(uri, one)
+        plan = plan_of(uri, one, further=further, leave_out=request.leave_out)
         if not request.shown:
             for line in plan.lines(destination):
                 note(line)
         if request.plan:
-            plan.others.refuse_keys()
+            plan.refuse()
             emit_json(plan.as_json())
             return 0
         if not confirm("Replace what is there now?", yes=request.yes):
@@ -119,6 +159,8 @@ def _restore(request: Restore) -> int:
             result = restore.restore(
                 uri,
                 one,
+                further=further,
+                leave_out=request.leave_out,
                 destination=destination,
                 artifact_root=request.artifact_root or None,
                 keys_to=Path(request.keys_to) if request.keys_to else None,
@@ -131,7 +173,7 @@ def _restore(request: Restore) -> int:
     done = f"restored {result.rows} rows; the schema is {result.schema.state}: {result.schema.detail}"
     if result.artifacts and (moved := result.artifacts["moved"]):
         done += f"\n  {moved} locations in it now name the place where the artifacts are"
-    if result.schema.state == "behind":
+    if "behind" in {schema.state for schema in result.schemas.values()}:
         done += f"\n  before a server starts: invoke migrate{_for_stack()}"
     _answer(request, result.as_json(), done)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from database.address import redact
 from database.locations import outside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from sqlalchemy import Engine
 
@@ -58,20 +59,24 @@ def roots(destination: str) -> list[str]:
     )
 
 
-def tell_outside(engine: Engine, destination: str, what: str) -> dict[str, int]:
+def tell_outside(engines: Iterable[Engine], destination: str, what: str) -> dict[str, int]:
     """Say what has its artifacts outside a destination.
 
     Args:
-        engine: to the database.
+        engines: to the databases.
         destination: the artifact destination.
         what: the rest of the sentence: ``are not in this backup``.
 
     Returns:
         How many of each kind (``runs``, ``experiments``, ...) do; kinds without one are left out.
     """
-    elsewhere = outside(engine, roots(destination))
-    if elsewhere.counts:
-        kinds = ", ".join(f"{number} {kind}" for kind, number in elsewhere.counts.items())
-        shown = ", ".join(redact(location) for location in elsewhere.examples)
+    counts, examples = Counter[str](), list[str]()
+    for engine in engines:
+        elsewhere = outside(engine, roots(destination))
+        counts.update(elsewhere.counts)
+        examples += elsewhere.examples
+    if counts:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in counts.items())
+        shown = ", ".join(redact(location) for location in dict.fromkeys(examples[:3]))
         note(f"artifacts outside {redact(destination)} {what}: those of {kinds}, such as {shown}")
-    return elsewhere.counts
+    return dict(counts)

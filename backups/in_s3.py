@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from artifacts import StoreError
 from artifacts.s3 import S3Store, s3_client
 from backups import sets
+from backups.manifest import MANIFEST, signed
 from console import UserError, note
 from database.address import redact
 
@@ -154,11 +155,11 @@ class Bucket:
 
     def _manifest(self, name: str) -> BackupSet:
         address = f"{self._store.uri}/{name}"
-        file = self._scratch / name / sets.MANIFEST
+        file = self._scratch / name / MANIFEST
         file.parent.mkdir(exist_ok=True)
         known = f"to see the sets there are: invoke backups --to={self._store.uri}"
-        if self._store.fetch(f"{name}/{sets.MANIFEST}", file) is None:
-            raise UserError(f"{address} is not a backup: it has no {sets.MANIFEST}", known)
+        if self._store.fetch(f"{name}/{MANIFEST}", file) is None:
+            raise UserError(f"{address} is not a backup: it has no {MANIFEST}", known)
         try:
             manifest = json.loads(file.read_bytes())
         except ValueError as error:
@@ -183,7 +184,8 @@ class Bucket:
 
     def open(self, one: BackupSet) -> BackupSet:
         """Fetch all but the artifacts."""
-        names = [one.database["file"], *(f"keys/{key['name']}" for key in one.manifest["keys"])]
+        names = [part["file"] for part in one.databases.values()]
+        names += [f"keys/{key['name']}" for key in one.manifest["keys"]]
         if one.artifacts:
             names.append(one.artifacts["list"])
         with _errors():
@@ -232,9 +234,9 @@ class Bucket:
                 name = f"{stamp}-{number}"
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
                 self._store.put(path, f"{name}/{path.relative_to(folder)}", None)
-            file = folder / sets.MANIFEST
-            file.write_text(json.dumps(sets.signed(manifest), indent=1) + "\n")
-            self._store.put(file, f"{name}/{sets.MANIFEST}", None)
+            file = folder / MANIFEST
+            file.write_text(json.dumps(signed(manifest), indent=1) + "\n")
+            self._store.put(file, f"{name}/{MANIFEST}", None)
             return self._manifest(name)
 
     def prune(self, source: str, keep: int) -> None:
@@ -244,7 +246,7 @@ class Bucket:
         kept = [one for one in found if one not in old]
         with _errors():
             for one in old:
-                self._delete([f"{one.path.name}/{sets.MANIFEST}"])  # first: half a set must not look like one
+                self._delete([f"{one.path.name}/{MANIFEST}"])  # first: half a set must not look like one
                 self._delete([f"{one.path.name}/{part.key}" for part in self._store.list(one.path.name)])
                 note(f"pruned {one.where}")
             if old:

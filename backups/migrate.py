@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from backups import sets
 from backups.backup import write_set
-from backups.loading import load_set
+from backups.loading import Load
 from console import Progress, UserError, note
 from database import catalog, sqlite, sqlitefile
 from database.address import redact
@@ -44,6 +44,15 @@ class Plan:
         """Return the shape that ``migrate --check --json`` shows."""
         return {**self.schema.as_json(), "users": self.users}
 
+    def refuse(self, uri: str) -> None:
+        """Refuse a schema that must not be touched.
+
+        Raises:
+            UserError: it is ahead or unknown.
+        """
+        if self.schema.state in {"ahead", "unknown"}:
+            raise refusal(self.schema, redact(uri))
+
 
 def plan(uri: str) -> Plan:
     """Look at a database; changes nothing.
@@ -53,7 +62,7 @@ def plan(uri: str) -> Plan:
     """
     engine = connect(uri, foreign_keys=False)
     try:
-        return Plan(read_schema(engine), dialect_of(engine).users())
+        return Plan(read_schema(engine, auth_alone=True), dialect_of(engine).users())
     finally:
         engine.dispose()
 
@@ -108,7 +117,7 @@ def migrate(
     engine = connect(uri, foreign_keys=False, lock_timeout=LOCK_TIMEOUT)
     try:
         with driver_errors("migration"), maintenance_lock(engine, "migrate", wait_seconds) as lock:
-            before = read_schema(engine)
+            before = read_schema(engine, auth_alone=True)
             if before.state in {"ahead", "unknown"}:
                 raise refusal(before, redact(uri))
             done = None
@@ -117,7 +126,9 @@ def migrate(
             elif before.state == "behind":
                 how = _WAYS[dialect_of(engine).kind]
                 done = how(engine, to, lock, pg_command, on_step, taken)
-            return Result(before, read_schema(engine), done, round(time.monotonic() - begun, 1))
+            return Result(
+                before, read_schema(engine, auth_alone=True), done, round(time.monotonic() - begun, 1)
+            )
     finally:
         engine.dispose()
 
@@ -193,18 +204,23 @@ def _migrate_postgresql(
     try:
         run_migration(engine, _steps(lock, counter, on_step))
         with engine.connect() as connection:
-            _verify(backup.database["rows"], catalog.count_rows(connection), read_schema(engine))
+            _verify(
+                backup.database["rows"], catalog.count_rows(connection), read_schema(engine, auth_alone=True)
+            )
     except Exception as error:  # a migration may raise anything
         with engine.connect() as connection:
             rows = catalog.count_rows(connection)
             sessions = catalog.other_sessions(connection) if "lock timeout" in str(error) else []
         if sessions:
             note("connected at this moment: " + "; ".join(sessions))
-        if read_schema(engine).revision == revision and rows.keys() == backup.database["rows"].keys():
+        if (
+            read_schema(engine, auth_alone=True).revision == revision
+            and rows.keys() == backup.database["rows"].keys()
+        ):
             raise _failed(
                 error, counter, backup, "the database is as it was: PostgreSQL took everything back"
             ) from error
-        load_set(engine, backup, pg_command=pg_command)
+        Load(engine, backup, backup.database, pg_command).run()
         raise _failed(error, counter, backup, "the database is as it was: the backup was restored") from error
     return backup
 
@@ -235,7 +251,7 @@ def _migrate_sqlite(
             copied = connect(f"sqlite:///{work}", foreign_keys=False)
             try:
                 run_migration(copied, _steps(lock, counter, on_step))
-                schema = read_schema(copied)
+                schema = read_schema(copied, auth_alone=True)
             finally:
                 copied.dispose()
             with closing(sqlitefile.open_database(work)) as connection:

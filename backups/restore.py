@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from backups import sets
-from backups.backup import write_set
-from backups.loading import check_known, check_pair, load_set
-from console import UserError, note, size
-from database.address import normalize, redact
-from database.connection import connect, driver_errors, is_missing
-from database.dialect import dialect_of, maintenance_lock
-from database.inspection import source_of
+from backups.backup import NONE, write_set
+from backups.databases import TRACKING, locked, opened
+from backups.loading import Load, check_known
+from backups.plan import Plan, opened_set, refuse_shared, targets_of, wanted
+from console import UserError, note
+from database.connection import driver_errors
+from database.dialect import dialect_of
 from database.locations import move
-from database.others import Others
 from database.schema import read_schema
 from files import sha256
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from sqlalchemy import Engine
 
     from backups.contract import Place
@@ -32,114 +31,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a restore would replace.
-
-    Attributes:
-        backup: the set.
-        database: the backend store, without a password.
-        schema: the state of its schema; None where there is no file yet.
-        rows: of each table of MLflow's.
-        users: who else uses the database at this moment, a line each.
-        others: what lies beside MLflow's tables.
-        identity: what tells the database from every other, where its kind has that.
-    """
-
-    backup: BackupSet
-    database: str
-    schema: Schema | None = None
-    rows: dict[str, int] = field(default_factory=dict)
-    users: list[str] = field(default_factory=list)
-    others: Others = field(default_factory=Others)
-    identity: dict[str, Any] | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """Return what is equal as long as the same would be replaced by the same; rows may come and go meanwhile."""
-        parts = [
-            self.backup.manifest["checksum"],
-            self.database,
-            self.identity,
-            self.schema and self.schema.revision,
-            self.others.relations,
-            self.others.views,
-            self.others.keys,
-        ]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-    def lines(self, destination: str | None) -> list[str]:
-        """Return the plan as a person reads it."""
-        now = sum(self.rows.values())
-        then = sum(self.backup.database["rows"].values())
-        state = self.schema.state if self.schema else "no file yet"
-        text = [f"restore {self.backup.where} of {self.backup.manifest['created']}"]
-        text.append(f"  database   {self.database}: {now} rows ({state}) become {then} rows")
-        artifacts = self.backup.artifacts
-        if artifacts and destination:
-            amount = f"{artifacts['objects']} objects, {size(artifacts['bytes'])}"
-            text.append(f"  artifacts  {redact(destination)}: {amount}")
-        elif artifacts:
-            text.append("  artifacts  left alone: no --artifacts-destination")
-        return [*text, *self.others.lines(), *(f"  in use by  {user}" for user in self.users)]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the shape that ``restore --plan`` shows."""
-        return {
-            "backup": self.backup.as_json(),
-            "database": self.database,
-            "state": self.schema.state if self.schema else "empty",
-            "rows": self.rows,
-            "users": self.users,
-            "kept": [name for _, name in self.others.relations],
-            "blocked": [key._asdict() for key in self.others.keys],
-            "fingerprint": self.fingerprint,
-        }
-
-
-def plan(uri: str, backup: Path | BackupSet) -> Plan:
-    """Look at a set and at the database it would replace; changes nothing.
-
-    Raises:
-        UserError: no usable set, a database that cannot be reached, or a set that this MLflow cannot use.
-    """
-    one = _opened(backup)
-    check_pair(normalize(uri).get_backend_name(), one)
-    if is_missing(uri):
-        return Plan(one, normalize(uri).render_as_string(hide_password=True))
-    engine = connect(uri)
-    try:
-        return _plan(engine, one)
-    finally:
-        engine.dispose()
-
-
-def _plan(engine: Engine, one: BackupSet) -> Plan:
-    database = dialect_of(engine)
-    return Plan(
-        one,
-        source_of(engine),
-        read_schema(engine),
-        database.rows(),
-        database.users(),
-        database.others(),
-        database.identity(),
-    )
-
-
-def _opened(backup: Path | BackupSet) -> BackupSet:
-    return sets.open_set(backup.absolute()) if isinstance(backup, Path) else backup
-
-
-@dataclass(frozen=True)
 class Result:
-    """What a restore did."""
+    """What a restore did; `schemas` and `rows` by the name of the database."""
 
     backup: BackupSet
-    schema: Schema
-    rows: int
+    schemas: dict[str, Schema]
+    rows_of: dict[str, int]
     artifacts: dict[str, Any] | None
     keys: list[str]
     seconds: float
+
+    @property
+    def schema(self) -> Schema:
+        """The schema of the tracking store."""
+        return self.schemas[TRACKING]
+
+    @property
+    def rows(self) -> int:
+        """How many rows of MLflow's all of the databases have."""
+        return sum(self.rows_of.values())
 
     def as_json(self) -> dict[str, Any]:
         """Return the shape that ``restore --json`` shows."""
@@ -148,6 +58,11 @@ class Result:
             "state": self.schema.state,
             "revision": self.schema.revision,
             "rows": self.rows,
+            "databases": {
+                name: {"state": schema.state, "revision": schema.revision, "rows": self.rows_of[name]}
+                for name, schema in self.schemas.items()
+                if name != TRACKING
+            },
             "artifacts": self.artifacts,
             "keys": self.keys,
             "seconds": self.seconds,
@@ -158,6 +73,8 @@ def restore(
     uri: str,
     backup: Path | BackupSet,
     *,
+    further: Mapping[str, str] = NONE,
+    leave_out: Sequence[str] = (),
     destination: str | None = None,
     artifact_root: str | None = None,
     keys_to: Path | None = None,
@@ -167,79 +84,117 @@ def restore(
     save_to: Place | None = None,
     shown: str = "",
 ) -> Result:
-    """Verify a set, then make database, artifacts and keys what it holds.
+    """Verify a set, then make databases, artifacts and keys what it holds.
 
-    Objects that are missing are added where nothing refers to them yet, while the database is loaded; when all of
-    them are there, one transaction replaces the database; then come objects that differ. Objects that the set does
-    not name are left: ``invoke cleanup`` finds those that nothing refers to.
+    Objects that are missing are added where nothing refers to them yet, while the tracking store is loaded; when all
+    of them are there, one transaction replaces it; then come the other databases, one transaction each, and objects
+    that differ. Objects that the set does not name are left: ``invoke cleanup`` finds those that nothing refers to.
 
     Args:
         uri: the backend store; a set of a SQLite database also fits an MLflow database in PostgreSQL.
         backup: the set, or its folder.
+        further: the server's other databases by name; see `backups.databases`.
+        leave_out: names of databases that stay in the set.
         destination: the artifact destination; None leaves artifacts alone.
         artifact_root: how rows shall name a destination that is another one than the set's: ``mlflow-artifacts:/``
             where a server serves it; None for its own address.
         keys_to: where to put the set's key files; None leaves them in the set.
         to_head: migrate a schema that is behind; the set is its backup.
-        wait_seconds: how long to wait for another process that holds the maintenance lock.
+        wait_seconds: how long to wait for another process that holds a maintenance lock.
         pg_command: see `database.programs.find_programs`.
         save_to: where what is replaced is backed up first; None for nowhere.
         shown: the `Plan.fingerprint` that somebody agreed to; nothing is done if it would be another one now.
 
     Raises:
         UserError: the set is damaged or does not fit, something is not as it was shown, or loading failed; then the
-            database is as it was.
+            database is as it was, and the message names those that were replaced before it.
     """
     begun = time.monotonic()
-    one = _opened(backup)
-    check_pair(normalize(uri).get_backend_name(), one)
-    if to_head:
-        check_known(one)
-    engine = connect(uri, create=True)
-    try:
-        with driver_errors("restore"), maintenance_lock(engine, "restore", wait_seconds) as lock:
-            before = _plan(engine, one)
-            if shown and before.fingerprint != shown:
-                raise UserError(
-                    "the set or the database is not what the plan showed; nothing was changed", "run it again"
-                )
-            before.others.refuse_keys()
-            sets.verify(one)
-            artifacts = None
-            if destination is not None and one.artifacts:
-                from backups.destination import tell_outside
-                from backups.object_restore import Restore
+    one = opened_set(backup)
+    uris = wanted(one, {TRACKING: uri, **further}, leave_out)
+    for name in uris if to_head else ():
+        check_known(one, one.databases[name])
+    with (
+        driver_errors("restore"),
+        opened(uris, create=True) as engines,
+        locked(engines, "restore", wait_seconds) as check,
+    ):
+        refuse_shared(uris, engines)
+        before = Plan(one, tuple(targets_of(engines, one)))
+        if shown and before.fingerprint != shown:
+            raise UserError(
+                "the set or the database is not what the plan showed; nothing was changed", "run it again"
+            )
+        before.refuse()
+        sets.verify(one)
+        loads = {
+            name: Load(engine, one, one.databases[name], pg_command, to_head, check)
+            for name, engine in engines.items()
+        }
+        artifacts = None
+        if destination is not None and one.artifacts:
+            from backups.destination import tell_outside
+            from backups.object_restore import Restore
 
-                objects = Restore(destination, one)
-                _save(engine, before, save_to, destination if objects.replaces else None, pg_command)
-                with objects.adding() as finish:
+            objects = Restore(destination, one)
+            _save(engines, before, save_to, destination if objects.replaces else None, pg_command)
+            with objects.adding() as finish:
 
-                    def ready() -> None:
-                        finish()
-                        lock.check()
+                def ready() -> None:
+                    finish()
+                    check()
 
-                    expected = load_set(engine, one, pg_command=pg_command, to_head=to_head, ready=ready)
-                if objects.source != one.artifacts["source"]:
-                    old = one.artifacts.get("roots", [one.artifacts["source"]])
-                    objects.moved = move(engine, old, artifact_root or objects.source)
-                artifacts = objects.replace_different()
-                tell_outside(engine, destination, "are named by the database and were not restored")
-            else:
-                _save(engine, before, save_to, None, pg_command)
-                expected = load_set(engine, one, pg_command=pg_command, to_head=to_head, ready=lock.check)
-            keys = _restore_keys(one, keys_to) if keys_to else []
-            rows = sum(_recount(engine, expected).values())
-            return Result(one, read_schema(engine), rows, artifacts, keys, round(time.monotonic() - begun, 1))
-    finally:
-        engine.dispose()
+                expected = _load({**loads, TRACKING: replace(loads[TRACKING], ready=ready)})
+            if objects.source != one.artifacts["source"]:
+                old = one.artifacts.get("roots", [one.artifacts["source"]])
+                root = artifact_root or objects.source
+                objects.moved = sum(move(engine, old, root) for engine in engines.values())
+            artifacts = objects.replace_different()
+            tell_outside(engines.values(), destination, "are named by the database and were not restored")
+        else:
+            _save(engines, before, save_to, None, pg_command)
+            expected = _load(loads)
+        keys = _restore_keys(one, keys_to) if keys_to else []
+        rows = {name: sum(_recount(engines[name], counts).values()) for name, counts in expected.items()}
+        schemas = {name: read_schema(engine, auth_alone=True) for name, engine in engines.items()}
+        return Result(one, schemas, rows, artifacts, keys, round(time.monotonic() - begun, 1))
+
+
+def _load(loads: Mapping[str, Load]) -> dict[str, dict[str, int]]:
+    """Load one database after the other; returns the rows that each table must have, by name of the database."""
+    expected: dict[str, dict[str, int]] = {}
+    for name, load in loads.items():
+        try:
+            expected[name] = load.run()
+        except UserError as error:
+            if not expected:
+                raise
+            replaced = f"replaced already: {', '.join(expected)}; the {name} database is as it was"
+            raise UserError(
+                error.message, *error.hints, replaced, "run the restore again for the rest"
+            ) from None
+    return expected
 
 
 def _save(
-    engine: Engine, before: Plan, to: Place | None, destination: str | None, pg_command: str | None
+    engines: Mapping[str, Engine],
+    before: Plan,
+    to: Place | None,
+    destination: str | None,
+    pg_command: str | None,
 ) -> None:
-    """Back up what will be replaced: the database if it holds anything, the artifacts if one changes."""
-    if to is not None and (any(before.rows.values()) or destination):
-        saved = write_set(engine, to, "before-restore", destination=destination, pg_command=pg_command)
+    """Back up what will be replaced: databases that hold anything, the artifacts if one changes."""
+    full = {target.name: engines[target.name] for target in before.targets if any(target.rows.values())}
+    if to is not None and (full or destination):
+        full.pop(TRACKING, None)
+        saved = write_set(
+            engines[TRACKING],
+            to,
+            "before-restore",
+            further=full,
+            destination=destination,
+            pg_command=pg_command,
+        )
         note(f"what is replaced was backed up to {saved.where}")
 
 

@@ -5,7 +5,6 @@ What is in one, byte for byte, stands in FORMAT.md beside this file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from artifacts.base import is_path
+from backups.manifest import MANIFEST, check, signed
 from backups.parallel import in_parallel
 from console import UserError, note, progress, size
 from files import disk_errors, sha256, sync, write_atomically
@@ -27,10 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-FORMAT = 2  # the newest that is read; what is written, `signed` says
 ARTIFACTS = "artifacts"
 RENAMED = "renamed"  # artifacts whose name can be no path
-MANIFEST = "manifest.json"
 PARTIAL = ".partial"
 STACK = "_MLFLOW_STACKS_STACK"  # variable: the stack that a command works for
 LATEST = "latest"
@@ -65,6 +63,11 @@ class BackupSet:
         return part
 
     @property
+    def databases(self) -> dict[str, dict[str, Any]]:
+        """Return the part about each database by its name: ``tracking`` is what `database` has."""
+        return {"tracking": self.database, **self.manifest.get("databases", {})}
+
+    @property
     def artifacts(self) -> dict[str, Any] | None:
         """Return the part about the artifacts, None when the set has none."""
         part: dict[str, Any] | None = self.manifest["artifacts"]
@@ -79,13 +82,8 @@ class BackupSet:
             "purpose": self.manifest["purpose"],
             "stack": self.manifest.get("stack"),
             "mlflow_version": self.manifest["mlflow_version"],
-            "database": {
-                "kind": self.database["kind"],
-                "source": self.database["source"],
-                "revision": self.database["revision"],
-                "rows": sum(self.database["rows"].values()),
-                "bytes": self.database["bytes"],
-            },
+            "database": _summary(self.database),
+            "databases": {name: _summary(part) for name, part in self.manifest.get("databases", {}).items()},
             "artifacts": artifacts
             and {
                 **{name: artifacts[name] for name in ("source", "objects", "bytes")},
@@ -113,15 +111,19 @@ class BackupSet:
         if artifacts and (left_out := artifacts.get("left_out")):
             objects += f", {len(left_out)} left out"
         rows = sum(database["rows"].values())
+        also = "".join(
+            f", {name} of {sum(part['rows'].values())} rows"
+            for name, part in self.manifest.get("databases", {}).items()
+        )
         return (
             f"{self.path.name}  {self.manifest['purpose']}: MLflow {self.manifest['mlflow_version']},"
-            f" {database['kind']}, {rows} rows of {size(database['bytes'])}{objects}"
+            f" {database['kind']}, {rows} rows of {size(database['bytes'])}{also}{objects}"
         )
 
 
-def _checksum(manifest: dict[str, Any]) -> str:
-    body = {key: value for key, value in manifest.items() if key != "checksum"}
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+def _summary(part: dict[str, Any]) -> dict[str, Any]:
+    shown = {name: part.get(name) for name in ("kind", "source", "revision", "bytes")}
+    return {**shown, "rows": sum(part["rows"].values())}
 
 
 def open_set(path: Path) -> BackupSet:
@@ -144,54 +146,8 @@ def open_set(path: Path) -> BackupSet:
 
 
 def checked(path: Path, where: str, manifest: Any) -> BackupSet:
-    """Return the set of a manifest that was read at `where`.
-
-    Raises:
-        UserError: no manifest of ours, one of a newer format, or a damaged one.
-    """
-    known = "to see the sets there are: invoke backups"
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
-        raise UserError(f"{where}/{MANIFEST} is not a manifest of mlflow-stacks", known)
-    if manifest["format"] > FORMAT:
-        raise UserError(
-            f"the backup {where} has format {manifest['format']}; this mlflow-stacks reads up to {FORMAT}",
-            "update this checkout: git pull",
-        )
-    if manifest.get("checksum") != _checksum(manifest):
-        raise UserError(
-            f"the manifest of {where} is damaged: its checksum does not fit", "use another backup", known
-        )
-    if reason := _misshapen(manifest):
-        raise UserError(f"the manifest of {where} is not sound: {reason}", "use another backup", known)
-    return BackupSet(path, manifest, where if where != str(path) else "")
-
-
-_SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "": {"created": str, "purpose": str, "mlflow_version": str, "keys": list, "seconds": (int, float)},
-    "database": {"kind": str, "source": str, "file": str, "bytes": int, "sha256": str, "rows": dict},
-    "artifacts": {"source": str, "list": str, "list_bytes": int, "sha256": str, "objects": int, "bytes": int},
-    "keys": {"name": str, "bytes": int, "sha256": str},
-}
-
-
-def _misshapen(manifest: dict[str, Any]) -> str:
-    """Say what a manifest lacks, or which of its names would lead out of the set; empty if nothing."""
-    parts = [("", manifest), ("database", manifest.get("database"))]
-    if manifest.get("artifacts") is not None:
-        parts.append(("artifacts", manifest["artifacts"]))
-    keys = manifest.get("keys")
-    parts += [("keys", key) for key in keys] if isinstance(keys, list) else []
-    for name, part in parts:
-        if not isinstance(part, dict):
-            return f"'{name}' is no object"
-        for field, kind in _SHAPES[name].items():
-            if not isinstance(part.get(field), kind):
-                return f"'{field}' of {name or 'the whole'} is {part.get(field)!r}"
-        for field in ("file", "list", "name"):
-            if field in part and (not is_path(part[field]) or "/" in part[field]):
-                return f"{part[field]!r} is no name of a file of the set"
-    revision = manifest["database"].get("revision")
-    return "" if revision is None or isinstance(revision, str) else f"its revision is {revision!r}"
+    """Return the set of a manifest that was read at `where`; see `backups.manifest.check`."""
+    return BackupSet(path, check(manifest, where), where if where != str(path) else "")
 
 
 def inside(one: BackupSet, name: str) -> Path:
@@ -266,13 +222,6 @@ def draft(folder: Path) -> Iterator[Path]:
             raise
 
 
-def signed(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return a manifest with its format, the oldest that tells all of it, and its checksum."""
-    newer = (manifest["artifacts"] or {}).get("renamed")
-    manifest = {"format": 2 if newer else 1, **manifest}
-    return {**manifest, "checksum": _checksum(manifest)}
-
-
 def finish(partial: Path, manifest: dict[str, Any]) -> BackupSet:
     """Write the manifest and give the set its final name."""
     manifest = signed(manifest)
@@ -332,7 +281,7 @@ def verify(one: BackupSet) -> None:
     Raises:
         UserError: a part is missing, truncated or changed; says which.
     """
-    parts = [(one.database["file"], one.database["bytes"], one.database["sha256"])]
+    parts = [(part["file"], part["bytes"], part["sha256"]) for part in one.databases.values()]
     parts += [(f"keys/{key['name']}", key["bytes"], key["sha256"]) for key in one.manifest["keys"]]
     total = sum(number for _, number, _ in parts)
     if one.artifacts:
@@ -364,9 +313,9 @@ def _verify_part(one: BackupSet, name: str, path: Path, number: int, digest: str
 
 
 def is_whole(one: BackupSet) -> bool:
-    """Whether the database part is there with its size: a quick look, not `verify`."""
-    path = one.path / str(one.database["file"])
-    return path.is_file() and path.stat().st_size == one.database["bytes"]
+    """Whether the databases are there with their sizes: a quick look, not `verify`."""
+    files = [(one.path / part["file"], part["bytes"]) for part in one.databases.values()]
+    return all(path.is_file() and path.stat().st_size == expected for path, expected in files)
 
 
 def prune(folder: Path, source: str, keep: int) -> list[Path]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from database.others import Key, Others
 from database.revision import is_listed
-from database.tables import REVISION, linked, own
+from database.tables import AUTH_REVISION, REVISION, linked, own, revision_table
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -31,11 +31,18 @@ def table_names(connection: Connection, schema: str = "") -> list[str]:
     ]
 
 
-def revision(connection: Connection) -> str | None:
-    """Return the revision of MLflow's schema; None where there is none, or more than one."""
-    if REVISION not in table_names(connection):
+def revision(connection: Connection, table: str = "") -> str | None:
+    """Return the revision of MLflow's schema; None where there is none, or more than one.
+
+    Args:
+        connection: to the database.
+        table: the one that has it; by default see `database.tables.revision_table`.
+    """
+    names = table_names(connection)
+    table = table or revision_table(names)
+    if table not in names:
         return None
-    found = connection.exec_driver_sql(f"SELECT version_num FROM {REVISION}").scalars().all()  # noqa: S608
+    found = connection.exec_driver_sql(f"SELECT version_num FROM {table}").scalars().all()  # noqa: S608
     return str(found[0]) if len(found) == 1 else None
 
 
@@ -43,7 +50,7 @@ def own_tables(connection: Connection) -> list[str]:
     """Return the tables of MLflow's in the current schema; see `database.tables`."""
     names = table_names(connection)
     mine = own(names)
-    if is_listed(revision(connection)):
+    if is_listed(revision(connection, REVISION), revision(connection, AUTH_REVISION)):
         return mine
     tied = linked(mine, [(key.table, key.refers_to) for key in _foreign_keys(connection)])
     return [name for name in names if name in tied]

@@ -25,6 +25,11 @@ class Dialect(Protocol):
 
     def __init__(self, engine: Engine) -> None: ...
 
+    @property
+    def engine(self) -> Engine:
+        """The engine to it."""
+        ...
+
     @staticmethod
     def file(url: URL) -> Path | None:
         """Return the file that a database is; None where a server keeps it."""
@@ -98,12 +103,12 @@ class Dialect(Protocol):
         ...
 
     def dump(
-        self, folder: Path, last: Mapping[str, Any] | None, last_file: Path | None, pg_command: str | None
+        self, stem: Path, last: Mapping[str, Any] | None, last_file: Path | None, pg_command: str | None
     ) -> dict[str, Any]:
         """Write the database into a file of a new backup set, consistent also while others write.
 
         Args:
-            folder: the set's.
+            stem: the file, without the suffix that tells its kind.
             last: what this returned for the last set of the same database.
             last_file: its file, where that is at hand.
             pg_command: see `database.programs.find_programs`.

@@ -217,10 +217,10 @@ class PostgreSQL:
         return advisory_lock(self.engine, purpose, wait_seconds)
 
     def dump(
-        self, folder: Path, last: Mapping[str, Any] | None, last_file: Path | None, pg_command: str | None
+        self, stem: Path, last: Mapping[str, Any] | None, last_file: Path | None, pg_command: str | None
     ) -> dict[str, Any]:
         """See `Dialect.dump`: ``pg_dump -Fc`` of MLflow's tables, or a link to the last one if nothing was written."""
-        target = folder / "database.dump"
+        target = stem.with_suffix(".dump")
         with self.engine.connect() as connection:
             version = catalog.server_version(connection)
             identity, where = catalog.identity(connection), catalog.position(connection)

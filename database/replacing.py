@@ -12,7 +12,7 @@ from console import UserError, progress
 from database.catalog import current_schema, other_sessions, others, own_tables
 from database.programs import run
 from database.sessions import NO_TIMEOUTS
-from database.tables import AUTH, AUTH_REVISION, ROUTINES
+from database.tables import AUTH, AUTH_REVISION, ROUTINES, has_auth
 from files import CHUNK
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def load(
         schema, beside = current_schema(connection), others(connection)
         beside.refuse_keys()
         taken = _names_beside(connection, beside)
-        cleared = clear(connection, beside, auth=AUTH_REVISION in rows)
+        cleared = clear(connection, beside, auth=has_auth(rows))
     views = views_of(engine, programs, beside)
     gone = "".join(f"DROP {kind} IF EXISTS {name};\n" for kind, name in beside.views)  # a set's own
     expected = {table: number for table, number in rows.items() if table not in taken}

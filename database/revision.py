@@ -9,23 +9,37 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sqlalchemy import inspect, text
 
 from console import UserError
-from database.tables import HEAD
+from database.tables import AUTH, AUTH_HEAD, AUTH_REVISION, HEAD, REVISION, has_auth, has_tracking
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection
 
 State = Literal["empty", "current", "behind", "ahead", "unknown"]
 
 # what mlflow.store.tracking.dbmodels.initial_models creates before the first revision runs
 INITIAL_TABLES = frozenset({"experiments", "runs", "tags", "metrics", "params"})
+
+
+class Line(NamedTuple):
+    """One line of revisions of MLflow's: the folder of its scripts in the package, and its table in a database."""
+
+    folder: str
+    table: str
+
+
+MAIN = Line("store/db_migrations", REVISION)
+BASIC_AUTH = Line("server/auth/db/migrations", AUTH_REVISION)
+FIRST_OF_AUTH = "8606fa83a998"  # the revision of basic auth that has none (mlflow.server.auth.db.utils)
 
 # Heads of released versions, so that a schema newer than the installed MLflow can be named.
 RELEASED_HEADS = {
@@ -98,12 +112,14 @@ def mlflow_version() -> str:
 
 
 @cache
-def revisions() -> tuple[Step, ...]:
-    """Return every revision the installed MLflow knows, oldest first (mlflow.store.db_migrations)."""
+def revisions(line: Line = MAIN) -> tuple[Step, ...]:
+    """Return every revision of a line that the installed MLflow knows, oldest first."""
     from alembic.script.revision import Revision, RevisionMap  # alembic is slow to import
 
-    folder = mlflow_folder() / "store" / "db_migrations" / "versions"
+    folder = mlflow_folder() / line.folder / "versions"
     found = [_read(path) for path in sorted(folder.glob("*.py")) if path.stem != "__init__"]
+    if not found:  # mlflow-skinny has no server
+        return ()
     titles = {revision: title for revision, _, title in found}
     graph = RevisionMap(lambda: [Revision(revision, down) for revision, down, _ in found])
     ordered = [step.revision for step in graph.iterate_revisions("heads", "base")]
@@ -132,38 +148,78 @@ def released_version(connection: Connection) -> str | None:
     return RELEASED_HEADS.get(found[0]) if len(found) == 1 else None
 
 
-def inspect_schema(connection: Connection) -> Schema:
-    """Tell the state of a database's schema; changes nothing.
+def lines_of(present: Iterable[str]) -> tuple[Line, ...]:
+    """Return the lines of revisions that tables of these names are of; of none, that of a server to be."""
+    names = set(present)
+    if not has_auth(names):
+        return (MAIN,)
+    return (MAIN, BASIC_AUTH) if has_tracking(names) else (BASIC_AUTH,)
+
+
+def inspect_schema(connection: Connection, *, auth_alone: bool = False) -> Schema:
+    """Tell the state of a database's schema; changes nothing. Tables of basic auth in it count, too.
 
     Args:
         connection: to the database, from `database.connection.connect`.
+        auth_alone: a database that holds nothing but basic auth's tables will do.
     """
+    names = set(inspect(connection).get_table_names())
+    main = _inspect_main(connection, names)
+    if not has_auth(names) or not revisions(BASIC_AUTH):
+        return main
+    auth = _inspect_auth(connection, names)
+    if auth_alone and not has_tracking(names):
+        return auth
+    if main.state not in {"current", "behind"} or auth.state == "current":
+        return main
+    detail = f"{main.detail}; {auth.detail}" if main.state == "behind" else auth.detail
+    return replace(main, state=auth.state, pending=main.pending + auth.pending, detail=detail)
+
+
+def _heads(connection: Connection, line: Line) -> tuple[str, ...]:
     from alembic.runtime.migration import MigrationContext
 
-    known = revisions()
-    heads = MigrationContext.configure(connection).get_current_heads()
+    return MigrationContext.configure(connection, opts={"version_table": line.table}).get_current_heads()
+
+
+def _inspect_main(connection: Connection, names: set[str]) -> Schema:
+    known, version = revisions(), mlflow_version()
+    heads = _heads(connection, MAIN)
     current = heads[0] if len(heads) == 1 else None
-    version = mlflow_version()
-    state, pending, detail = _judge(connection, heads, known, version)
+    tables = names - AUTH if has_auth(names) else names
+    state, pending, detail = _judge(connection, heads, known, version, tables)
     return Schema(state, current, known[-1].revision, version, pending, detail)
 
 
+def _inspect_auth(connection: Connection, names: set[str]) -> Schema:
+    known, version = revisions(BASIC_AUTH), mlflow_version()
+    heads = _heads(connection, BASIC_AUTH) if AUTH_REVISION in names else (FIRST_OF_AUTH,)
+    state, pending, detail = _compare(heads, known, version)
+    current = heads[0] if len(heads) == 1 else None
+    return Schema(state, current, known[-1].revision, version, pending, f"basic auth: {detail}")
+
+
 def _judge(
-    connection: Connection, heads: tuple[str, ...], known: tuple[Step, ...], version: str
+    connection: Connection, heads: tuple[str, ...], known: tuple[Step, ...], version: str, names: set[str]
 ) -> tuple[State, tuple[Step, ...], str]:
-    tables = {name for name in inspect(connection).get_table_names() if not name.startswith("alembic_")}
-    is_mlflow = tables >= {"experiments", "runs"}
-    names = [step.revision for step in known]
+    tables = {name for name in names if not name.startswith("alembic_")}
     if not heads and (not tables or (tables <= INITIAL_TABLES and not _has_rows(connection, tables))):
         # the second: an earlier creation was killed between MLflow's first tables and its first revision
         return "empty", known, "no tables yet"
-    if not is_mlflow:
+    if not has_tracking(tables):
         shown = ", ".join(sorted(tables)[:5])
         return "unknown", (), f"not an MLflow database: it holds {len(tables)} other tables ({shown})"
     if not heads:
         return "unknown", (), "MLflow's tables without a revision: written by an MLflow before 1.0"
-    if len(heads) > 1 or heads[0] not in names:
-        newer = RELEASED_HEADS.get(heads[0])
+    return _compare(heads, known, version)
+
+
+def _compare(
+    heads: tuple[str, ...], known: tuple[Step, ...], version: str
+) -> tuple[State, tuple[Step, ...], str]:
+    names = [step.revision for step in known]
+    if len(heads) != 1 or heads[0] not in names:
+        newer = RELEASED_HEADS.get(heads[0]) if heads else None
         which = f"MLflow {newer}" if newer else f"an MLflow newer than {version}"
         return "ahead", (), f"revision {', '.join(heads)} belongs to {which}; installed is {version}"
     pending = known[names.index(heads[0]) + 1 :]
@@ -177,13 +233,13 @@ def _has_rows(connection: Connection, tables: set[str]) -> bool:
     return any(connection.exec_driver_sql(f"SELECT 1 FROM {table} LIMIT 1").first() for table in tables)  # noqa: S608
 
 
-def is_listed(revision: str | None) -> bool:
-    """Whether `database.tables` knows all tables of a schema's revision."""
-    if revision is None or revision in RELEASED_HEADS:
-        return True
-    names = [step.revision for step in revisions()]
-    newest = names.index(HEAD) if HEAD in names else len(names)
-    return revision in names[: newest + 1]
+def is_listed(*found: str | None) -> bool:
+    """Whether `database.tables` knows all tables of a schema that is at these revisions, each of some line."""
+    listed = set(RELEASED_HEADS)
+    for line, head in ((MAIN, HEAD), (BASIC_AUTH, AUTH_HEAD)):
+        names = [step.revision for step in revisions(line)]
+        listed.update(names[: names.index(head) + 1] if head in names else names)
+    return all(revision is None or revision in listed for revision in found)
 
 
 def refusal(schema: Schema, shown_uri: str) -> UserError:

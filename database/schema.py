@@ -6,17 +6,28 @@ import logging
 import time
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from console import UserError, note
 from database.address import redact
 from database.connection import connect
 from database.dialect import maintenance_lock
-from database.revision import Schema, Step, inspect_schema, mlflow_folder, refusal
+from database.revision import (
+    BASIC_AUTH,
+    FIRST_OF_AUTH,
+    MAIN,
+    Line,
+    Schema,
+    Step,
+    inspect_schema,
+    lines_of,
+    mlflow_folder,
+    refusal,
+)
 from process.loading import loading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from alembic.script import ScriptDirectory
     from sqlalchemy import Engine
@@ -34,13 +45,14 @@ KEPT = (
     "tags",
     "registered_models",
     "model_versions",
+    "users",
 )
 
 
-def read_schema(engine: Engine) -> Schema:
-    """Tell the state of the schema of one database."""
+def read_schema(engine: Engine, *, auth_alone: bool = False) -> Schema:
+    """Tell the state of the schema of one database; see `inspect_schema`."""
     with engine.connect() as connection:
-        return inspect_schema(connection)
+        return inspect_schema(connection, auth_alone=auth_alone)
 
 
 def prepare(uri: str, *, wait_seconds: float = 300, server_wait: float = 0) -> Schema:
@@ -92,49 +104,73 @@ def _connect(uri: str, server_wait: float) -> Engine:
 
 
 @cache
-def _script() -> ScriptDirectory:
+def _script(line: Line = MAIN) -> ScriptDirectory:
     """MLflow's revisions, with all that they import."""
     with loading():
         import mlflow.store.db.base_sql_model  # noqa: F401 - for env.py
         from alembic.script import ScriptDirectory
 
-        script = ScriptDirectory(str(mlflow_folder() / "store" / "db_migrations"))
+        script = ScriptDirectory(str(mlflow_folder() / line.folder))
         script.get_heads()
     return script
 
 
-def run_migration(engine: Engine, on_step: OnStep) -> None:
+def run_migration(engine: Engine, on_step: OnStep, lines: Sequence[Line] = ()) -> None:
     """Run MLflow's own migration from wherever the schema is to its head.
 
-    PostgreSQL runs all revisions in one transaction; SQLite commits each statement, so migrate a copy there.
+    PostgreSQL runs all revisions of a line in one transaction; SQLite commits each statement, so migrate a copy there.
 
     Args:
         engine: to the database; for SQLite with ``foreign_keys=False``.
         on_step: called before each revision with the number done, the number in all, and the revision;
             what it raises stops the migration.
+        lines: which lines of revisions; by default those whose tables are there.
 
     Raises:
         Exception: whatever a revision raises, unchanged.
     """
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+    from sqlalchemy import inspect
+
+    for line in lines or lines_of(inspect(engine).get_table_names()):
+        if (
+            line == MAIN and read_schema(engine).state == "empty"
+        ):  # as mlflow.store.db.utils._initialize_tables
+            Base.metadata.create_all(engine)
+        _run_line(engine, on_step, line)
+
+
+def _run_line(engine: Engine, on_step: OnStep, line: Line) -> None:
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
-    from mlflow.store.tracking.dbmodels.initial_models import Base
+    from sqlalchemy import inspect
 
-    script = _script()
-    config = Config(str(mlflow_folder() / "store" / "db_migrations" / "alembic.ini"))
+    script = _script(line)
+    config = Config(str(mlflow_folder() / line.folder / "alembic.ini"))
+    names = inspect(engine).get_table_names()
 
-    def steps(current: str, _context: object) -> Iterator[object]:
+    def steps(current: Any, _context: object) -> Iterator[object]:
+        if line == BASIC_AUTH and "users" in names and not current:  # as mlflow.server.auth.db.utils does
+            yield from script._stamp_revs(FIRST_OF_AUTH, current)
+            current = FIRST_OF_AUTH
         pending = script._upgrade_revs("heads", current)  # what alembic.command.upgrade runs
         for number, step in enumerate(pending):
             title = (step.doc or "").strip()
             on_step(number, len(pending), Step(str(step.revision.revision), title))
             yield step
 
-    if read_schema(engine).state == "empty":  # as mlflow.store.db.utils._initialize_tables does
-        Base.metadata.create_all(engine)
-    with engine.connect() as connection, _quiet(), EnvironmentContext(config, script, fn=steps):
-        config.attributes["connection"] = connection  # mlflow's env.py takes its engine
-        script.run_env()
+    with (
+        engine.connect() as connection,
+        _quiet(),
+        EnvironmentContext(config, script, fn=steps) as environment,
+    ):
+        if line == MAIN:
+            config.attributes["connection"] = connection  # mlflow's env.py takes its engine
+            script.run_env()
+        else:  # its env.py would import the whole server, and connect by itself
+            environment.configure(connection=connection, version_table=line.table)
+            with environment.begin_transaction():
+                environment.run_migrations()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from sqlalchemy import case, create_engine, event, func, text
 from console import UserError
 from database import sqlitefile
 from database.lock import Lock, lock_beside
-from database.tables import AUTH, AUTH_REVISION
+from database.tables import AUTH, AUTH_REVISION, has_auth
 from disks import has_room, writes_to
 from files import require_room, sha256
 
@@ -202,11 +202,11 @@ class SQLite:
         return lock_beside(self.path, purpose, wait_seconds)
 
     def dump(
-        self, folder: Path, last: Mapping[str, Any] | None, last_file: Path | None, pg_command: str | None
+        self, stem: Path, last: Mapping[str, Any] | None, last_file: Path | None, pg_command: str | None
     ) -> dict[str, Any]:
         """See `Dialect.dump`: a copy of the whole file."""
         del last, last_file, pg_command
-        target = folder / "database.sqlite"
+        folder, target = stem.parent, stem.with_suffix(".sqlite")
         require_room(folder, self.path.stat().st_size, "a copy of the database")
         try:
             with self._open() as own:
@@ -250,7 +250,7 @@ def _with_others(
     """Give a database that was dumped with what the present one holds beside MLflow's tables."""
     beside = sqlitefile.others(database)
     beside.refuse_keys()
-    if AUTH_REVISION not in part["rows"]:  # who may log in is not for a dump without it to say
+    if not has_auth(part["rows"]):  # who may log in is not for a dump without it to say
         users = AUTH | {AUTH_REVISION}
         kept = tuple(("TABLE", name) for name in sqlitefile.own_tables(database) if name in users)
         beside = replace(beside, relations=beside.relations + kept)

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 from console import UserError, progress
 from database.others import Key, Others
 from database.revision import is_listed
-from database.tables import REVISION, linked, own
+from database.tables import AUTH_REVISION, REVISION, linked, own, revision_table
 from files import sync
 
 if TYPE_CHECKING:
@@ -157,11 +157,13 @@ def table_names(connection: sqlite3.Connection) -> list[str]:
     return [name for (name,) in connection.execute(query) if not name.startswith("sqlite_")]
 
 
-def revision(connection: sqlite3.Connection) -> str | None:
-    """Return the revision of MLflow's schema; None where there is none, or more than one."""
-    if REVISION not in table_names(connection):
+def revision(connection: sqlite3.Connection, table: str = "") -> str | None:
+    """Return the revision of MLflow's schema, as `database.catalog.revision` does."""
+    names = table_names(connection)
+    table = table or revision_table(names)
+    if table not in names:
         return None
-    found = connection.execute(f"SELECT version_num FROM {REVISION}").fetchall()  # noqa: S608
+    found = connection.execute(f"SELECT version_num FROM {table}").fetchall()  # noqa: S608
     return str(found[0][0]) if len(found) == 1 else None
 
 
@@ -169,7 +171,7 @@ def own_tables(connection: sqlite3.Connection) -> list[str]:
     """Return the tables of MLflow's; see `database.tables`."""
     names = table_names(connection)
     mine = own(names)
-    if is_listed(revision(connection)):
+    if is_listed(revision(connection, REVISION), revision(connection, AUTH_REVISION)):
         return mine
     tied = linked(mine, [(key.table, key.refers_to) for key in _foreign_keys(connection, names)])
     return [name for name in names if name in tied]

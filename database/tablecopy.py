@@ -20,7 +20,9 @@ from console import UserError, note, progress
 from database import catalog, sqlitefile
 from database.connection import connect
 from database.replacing import clear
+from database.revision import lines_of
 from database.schema import run_migration
+from database.tables import REVISION, has_auth, has_tracking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,7 +36,7 @@ _BATCH = 5000  # rows that are in memory at once
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
-def copy_tables(source: Path, engine: Engine, views: bytes, ready: Callable[[], None]) -> None:
+def copy_tables(source: Path, engine: Engine, views: bytes, ready: Callable[[], None]) -> dict[str, int]:
     """Replace MLflow's tables in a PostgreSQL schema by those of a SQLite database.
 
     Args:
@@ -42,6 +44,9 @@ def copy_tables(source: Path, engine: Engine, views: bytes, ready: Callable[[], 
         engine: to the PostgreSQL database.
         views: from `database.replacing.views_of`.
         ready: called before the old tables go; what it raises leaves them.
+
+    Returns:
+        The number of rows that each table has got.
 
     Raises:
         UserError: a value does not fit into PostgreSQL, or a session holds a table; nothing was changed.
@@ -53,13 +58,16 @@ def copy_tables(source: Path, engine: Engine, views: bytes, ready: Callable[[], 
         _drop_stage(stage)
         with stage.begin() as connection:
             connection.exec_driver_sql(f"CREATE SCHEMA {STAGE}")
-        run_migration(stage, lambda _done, _total, _step: None)
         with closing(sqlitefile.open_database(source)) as database:
+            rows = sqlitefile.count_rows(database)
+            if not has_tracking(rows):  # what the revision of basic auth was kept in before MLflow 3.6
+                rows.pop(REVISION, None)
+            run_migration(stage, lambda _done, _total, _step: None, lines_of(rows))
             with stage.begin() as connection:
-                _fill(database, connection)
+                _fill(database, connection, rows)
             ready()
             with stage.begin() as connection:
-                _swap(connection, sqlitefile.count_rows(database), target, views)
+                _swap(connection, rows, target, views)
     except (
         DBAPIError,
         psycopg2.Error,
@@ -74,6 +82,7 @@ def copy_tables(source: Path, engine: Engine, views: bytes, ready: Callable[[], 
         stage.dispose()
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("ANALYZE")
+    return rows
 
 
 def _drop_stage(stage: Engine) -> None:
@@ -81,11 +90,10 @@ def _drop_stage(stage: Engine) -> None:
         connection.exec_driver_sql(f"DROP SCHEMA IF EXISTS {STAGE} CASCADE")
 
 
-def _fill(database: sqlite3.Connection, connection: Connection) -> None:
-    """Copy every table, in the order of their foreign keys."""
+def _fill(database: sqlite3.Connection, connection: Connection, rows: dict[str, int]) -> None:
+    """Copy every table that has rows, in the order of their foreign keys."""
     metadata = MetaData()
     metadata.reflect(connection)
-    rows = sqlitefile.count_rows(database)
     unknown = sorted(table for table in rows if rows[table] and table not in metadata.tables)
     if unknown:
         raise UserError(f"the backup holds tables that MLflow does not have: {', '.join(unknown)}")
@@ -149,7 +157,7 @@ def _swap(connection: Connection, rows: dict[str, int], target: str, views: byte
     connection.exec_driver_sql(f'SET LOCAL search_path = "{target}"')
     beside = catalog.others(connection)
     beside.refuse_keys()
-    connection.exec_driver_sql(clear(connection, beside, auth=False).replace("%", "%%"))
+    connection.exec_driver_sql(clear(connection, beside, auth=has_auth(rows)).replace("%", "%%"))
     for table in catalog.table_names(connection, STAGE):
         connection.exec_driver_sql(f'ALTER TABLE {STAGE}."{table}" SET SCHEMA "{target}"')
     routines = "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = %s::regnamespace"

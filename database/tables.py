@@ -32,19 +32,37 @@ AUTH = frozenset(
     user_role_assignments users workspace_permissions
     """.split()
 )
-HEAD = "dc11669786a5"  # the newest revision that these lists know
+HEAD, AUTH_HEAD = "dc11669786a5", "f1a2b3c4d5e6"  # the newest revisions that these lists know
 REVISION, AUTH_REVISION = "alembic_version", "alembic_version_auth"
+_FIRST_AUTH = {"users", "experiment_permissions", "registered_model_permissions"}
 # What else MLflow's migrations make in a PostgreSQL schema (mlflow/store/db_migrations/versions/1bd49d398cd23...).
 ROUTINES = frozenset({"prevent_secrets_aad_mutation"})
 
 
-def own(present: Iterable[str]) -> list[str]:
-    """Return which of a schema's tables are MLflow's, in the order given.
+def has_auth(present: Iterable[str]) -> bool:
+    """Whether basic auth has its tables here: their revision, or the three that it began with, before MLflow 3.6.
 
-    ``users`` and ``roles`` are names that others take, too: tables of basic auth count only beside their revision.
+    ``users`` and ``roles`` alone are names that others take, too.
     """
+    names = set(present)
+    return AUTH_REVISION in names or names >= _FIRST_AUTH
+
+
+def has_tracking(present: Iterable[str]) -> bool:
+    """Whether a tracking server or a registry has its tables here; MLflow makes those of both in either."""
+    return set(present) >= {"experiments", "runs"}
+
+
+def revision_table(present: Iterable[str]) -> str:
+    """Return the table that has a database's revision: basic auth's, where nothing else of MLflow's is there."""
+    names = set(present)
+    return AUTH_REVISION if AUTH_REVISION in names and not has_tracking(names) else REVISION
+
+
+def own(present: Iterable[str]) -> list[str]:
+    """Return which of a schema's tables are MLflow's, in the order given; see `has_auth`."""
     names = list(present)
-    mine = TRACKING | {REVISION} | (AUTH | {AUTH_REVISION} if AUTH_REVISION in names else set())
+    mine = TRACKING | {REVISION} | (AUTH | {AUTH_REVISION} if has_auth(names) else set())
     return [name for name in names if name in mine]
 
 

@@ -71,7 +71,7 @@ def cleanup(request: Cleanup) -> None:
         run(request.but(dry_run=True, json=request.json and not interactive()))
         if not confirm("back up, then delete all this for good?", yes=False):
             return
-    named = ("stack", "backend_store_uri", "artifacts_destination", "to", "wait")
+    named = ("stack", "backend_store_uri", "registry_store_uri", "artifacts_destination", "to", "wait")
     backup(Backup(**{name: getattr(request, name) for name in named}))
     run(request.but(yes=True))
 
@@ -120,7 +120,8 @@ def migrate(request: Migrate) -> None:
     with locked(deployment, "migrate"):
         engine.check_room()
         schema = _answer(engine, request.but(check=True, json=True))
-        if schema["state"] != "behind":  # nothing to do, or nothing that can be done: it says so
+        states = {schema["state"], *(database["state"] for database in schema["databases"].values())}
+        if "behind" not in states:  # nothing to do, or nothing that can be done: it says so
             _finish(engine.run(words, _named(engine), folders=[to]))
             return
         note(f"  a backup goes to {to} first")

@@ -23,7 +23,8 @@ NAMED_BY_DATA = {
     "cleanup.rows",
     "backup.artifacts.outside",
 }
-NAMED_BY_DATA |= {"backups.sets.artifacts.outside"}
+NAMED_BY_DATA |= {"backups.sets.artifacts.outside", "backups.sets.databases"}
+NAMED_BY_DATA |= {f"{verb}.databases" for verb in ("backup", "migrate", "restore")}
 
 # What the text there says may be left out.
 _OF_A_SERVICE = ("health", "url", "version", "uptime", "detail", "full", "memory")

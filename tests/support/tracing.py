@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import psutil
@@ -23,8 +24,9 @@ CHANGING = (
     "sendfile",
     "copy_file_range",
 )
-SYNCING = ("fsync", "fdatasync", "syncfs")
-CALLS = ",".join((*CHANGING, *SYNCING, "sendto"))
+NAMING = ("link", "linkat", "mkdir", "mkdirat", "rename", "renameat", "renameat2")
+SYNCING = ("fsync", "fdatasync", "syncfs", "sync")
+CALLS = ",".join(dict.fromkeys((*CHANGING, *NAMING, *SYNCING, "openat", "sendto")))
 _LINE = re.compile(r"(?P<pid>\d+) +(?:<\.\.\. (?P<resumed>\w+) resumed>|(?P<name>\w+)\()(?P<rest>.*)")
 
 
@@ -78,3 +80,29 @@ def on_disk_when_answered(made: list[Call], path: str, answer: str = '"HTTP/1.1 
     synced = [call for call in made if call.name in SYNCING and call.text.endswith("= 0")]
     assert changed < sent
     return any(changed < call.began and call.ended < sent for call in synced)
+
+
+def on_disk_before(made: list[Call], path: str, then: Call) -> bool:
+    """Whether the last change to a file's content, or to the names in a folder, was on disk before another call."""
+    changed = [
+        call.ended
+        for call in made
+        if call.ended < then.began
+        and ((call.name in CHANGING and f"<{path}>" in call.text) or _names(call, path))
+    ]
+    assert changed, f"nothing was seen to change {path}"
+    return any(
+        call.name in SYNCING
+        and (call.name == "sync" or f"<{path}>" in call.text)
+        and max(changed) < call.began
+        and call.ended < then.began
+        for call in made
+    )
+
+
+def _names(call: Call, folder: str) -> bool:
+    """Whether a call gave something in a folder its name."""
+    making = call.name in NAMING or (call.name == "openat" and "O_CREAT" in call.text)
+    return making and any(
+        str(PurePath(name).parent) == folder for name in re.findall(r'"([^"]+)"', call.text)
+    )

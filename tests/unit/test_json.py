@@ -58,8 +58,8 @@ def test_prune(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_migrate() -> None:
     behind = Schema("behind", "a", "b", "3.17.2", (Step("b", "a title"),), "")
-    hold("migrate", Plan(behind, ["somebody"]).as_json())
-    hold("migrate", Result(behind, behind, None, 0.5).as_json())
+    for answer in (Plan(behind, ["somebody"]).as_json(), Result(behind, behind, None, 0.5).as_json()):
+        hold("migrate", {**answer, "databases": {"auth": answer}})  # as the verb puts them together
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ def test_beside_the_data_the_request_is_what_the_task_made(request_type: type[Re
             "N": "3",
             "AGE": "2d",
             "IDS": "1,2",
-            "KINDS": "runs",
+            "KINDS": ",".join(flag.choices),
             "TABLE.COLUMN": "a.b",
             "KEY=VALUE": "a=b",
             "PORT": "5557",

@@ -186,7 +186,7 @@ def test_a_damaged_set_is_refused_before_anything_is_touched(
 
     def newer(path: Path) -> None:
         manifest = json.loads((path / "manifest.json").read_text())
-        (path / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
+        (path / "manifest.json").write_text(json.dumps({**manifest, "format": 4}))
 
     def edited(path: Path) -> None:
         manifest = json.loads((path / "manifest.json").read_text())
@@ -199,7 +199,7 @@ def test_a_damaged_set_is_refused_before_anything_is_touched(
         (lambda p: flip_byte(p / name), f"SHA-256 of {name} does not fit"),
         (lambda p: flip_byte(p / artifact), "SHA-256 of artifacts/1/run7/artifacts/mödel.bin does not fit"),
         (lambda p: (p / artifact).unlink(), "run7/artifacts/mödel.bin is missing"),
-        (newer, "has format 3; this mlflow-stacks reads up to 2"),
+        (newer, "has format 4; this mlflow-stacks reads up to 3"),
         (edited, "its checksum does not fit"),
         (lambda p: (p / "manifest.json").write_text("{"), "cannot read the manifest"),
         (lambda p: (p / "manifest.json").unlink(), "is not a backup"),

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backups import restore as restoring
 from backups import sets
 from backups.backup import back_up
 from backups.in_folder import Folder
-from backups.restore import plan, restore
+from backups.manifest import signed
+from backups.plan import plan
+from backups.restore import restore
 from console import UserError
 from database import replacing
 from database.connection import connect
@@ -59,7 +60,12 @@ def test_tables_and_views_of_others_stay(
         migrate(uri, tmp_path / "sets")
     run(uri, *ANOTHER, "INSERT INTO pins VALUES (7, 'mine')", "DELETE FROM tags", "DELETE FROM params")
     shown = plan(uri, backup)
-    assert {name for _, name in shown.others.relations} == {"pins", "users", "last_runs", "their_pins"}
+    assert {name for _, name in shown.targets[0].others.relations} == {
+        "pins",
+        "users",
+        "last_runs",
+        "their_pins",
+    }
     lines = "\n".join(shown.lines(None))
     assert "kept       table pins" in lines
     assert "kept       view last_runs" in lines
@@ -68,7 +74,7 @@ def test_tables_and_views_of_others_stay(
     assert ask(uri, "SELECT note FROM pins") == ["mine"]
     assert sorted(ask(uri, "SELECT name FROM last_runs")) == names
     assert ask(uri, "SELECT note FROM their_pins") == ["mine"]
-    assert plan(uri, backup).others == shown.others
+    assert plan(uri, backup).targets[0].others == shown.targets[0].others
     second = back_up(uri, tmp_path / "sets")
     assert "pins" not in second.database["rows"]
     restore(uri, second.path)
@@ -197,7 +203,7 @@ def hostile(backup: sets.BackupSet, folder: Path, change: Callable[[dict[str, An
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
     body = {key: value for key, value in manifest.items() if key not in {"format", "checksum"}}
-    (folder / "manifest.json").write_text(json.dumps(sets.signed(body)))
+    (folder / "manifest.json").write_text(json.dumps(signed(body)))
     return folder
 
 
@@ -256,7 +262,7 @@ def test_no_name_of_a_set_leads_out_of_it(
     good, rest = sets.list_sets(tmp_path / "bad")  # a bad one is a line, not the end of all
     assert "good" in {backup.path.name for backup in good}
     assert any("is not sound" in line for line in rest)
-    assert restoring.plan(uri, tmp_path / "bad" / "good").backup.manifest == backup.manifest
+    assert plan(uri, tmp_path / "bad" / "good").backup.manifest == backup.manifest
 
 
 def test_users_of_the_server_stay_when_the_set_has_none(tmp_path: Path) -> None:
