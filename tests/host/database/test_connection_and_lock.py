@@ -231,7 +231,7 @@ def test_a_session_that_the_server_ends_is_a_message(
     uri = old_database("3.10.1", "postgresql")
     name = uri.rpartition("/")[2]
 
-    def ended(database: PostgreSQL, *_: object) -> dict[str, object]:
+    def ended(_name: str, database: PostgreSQL, *_: object) -> dict[str, object]:
         with database.engine.connect() as connection:
             postgres.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
             connection.exec_driver_sql("SELECT 1")
