@@ -71,7 +71,7 @@ def _migrate(request: Migrate) -> int:
             if request.json:
                 emit_json(_with_further({name: plan.as_json() for name, plan in plans.items()}))
             return 1
-    answers, done = dict[str, Any](), list[str]()
+    answers, said = dict[str, Any](), list[str]()
     for name, uri in uris.items():
         answer = migrate.migrate(
             uri,
@@ -81,13 +81,13 @@ def _migrate(request: Migrate) -> int:
             backup=Path(request.backup) if request.backup and name == TRACKING else None,
         )
         answers[name] = answer.as_json()
-        done.append(f"{_title(name)} is {answer.after.state} at revision {answer.after.revision}")
+        said.append(f"{_title(name)} is {answer.after.state} at revision {answer.after.revision}")
         if answer.backup:
             where = _for_stack() if name == TRACKING else f" --backend-store-uri={redact(uri)}"
-            done.append(
+            said.append(
                 f"  the database as it was before: invoke restore{where} --backup={answer.backup.path}"
             )
-    _answer(request, _with_further(answers), "\n".join(done))
+    _answer(request, _with_further(answers), "\n".join(said))
     return 0
 
 
@@ -120,7 +120,7 @@ def _backup(request: Backup) -> int:
     from backups.places import open_place
 
     with open_place(request.to) as place:
-        one = back_up(
+        backup = back_up(
             _uri(request),
             place,
             further=_further(request),
@@ -131,9 +131,9 @@ def _backup(request: Backup) -> int:
             pg_command=request.pg_command or None,
             purpose=request.purpose,
         )
-    again = f"invoke restore{_for_stack()} --backup={one.where}"
-    done = f"backed up to {one.where}\n  {one.line()}\n  to put it back: {again}"
-    _answer(request, one.as_json(), done)
+    again = f"invoke restore{_for_stack()} --backup={backup.where}"
+    said = f"backed up to {backup.where}\n  {backup.line()}\n  to put it back: {again}"
+    _answer(request, backup.as_json(), said)
     return 0
 
 
@@ -144,8 +144,8 @@ def _restore(request: Restore) -> int:
 
     further = _further(request)
     uri, destination = _uri(request), request.artifacts_destination or None
-    with open_backup(request.backup) as one:
-        plan = plan_of(uri, one, further=further, leave_out=request.leave_out)
+    with open_backup(request.backup) as backup:
+        plan = plan_of(uri, backup, further=further, leave_out=request.leave_out)
         if not request.shown:
             for line in plan.lines(destination):
                 note(line)
@@ -155,10 +155,10 @@ def _restore(request: Restore) -> int:
             return 0
         if not confirm("Replace what is there now?", yes=request.yes):
             return 1
-        with beside(one, wanted=not request.no_backup) as place:
+        with beside(backup, wanted=not request.no_backup) as place:
             result = restore.restore(
                 uri,
-                one,
+                backup,
                 further=further,
                 leave_out=request.leave_out,
                 destination=destination,
@@ -170,12 +170,12 @@ def _restore(request: Restore) -> int:
                 wait_seconds=request.wait,
                 pg_command=request.pg_command or None,
             )
-    done = f"restored {result.rows} rows; the schema is {result.schema.state}: {result.schema.detail}"
+    said = f"restored {result.rows} rows; the schema is {result.schema.state}: {result.schema.detail}"
     if result.artifacts and (moved := result.artifacts["moved"]):
-        done += f"\n  {moved} locations in it now name the place where the artifacts are"
+        said += f"\n  {moved} locations in it now name the place where the artifacts are"
     if "behind" in {schema.state for schema in result.schemas.values()}:
-        done += f"\n  before a server starts: invoke migrate{_for_stack()}"
-    _answer(request, result.as_json(), done)
+        said += f"\n  before a server starts: invoke migrate{_for_stack()}"
+    _answer(request, result.as_json(), said)
     return 0
 
 
@@ -187,14 +187,14 @@ def _backups(request: Backups) -> int:
     where = request.to if remote else str(Path(request.to).absolute())
     damaged: dict[str, str] = {}
     with open_place(request.to) as place:
-        found, rest = place.sets()
-        for one in found if request.verify else []:
+        listed, rest = place.sets()
+        for backup in listed if request.verify else []:
             try:
-                sets.verify(place.open(one))
+                sets.verify(place.open(backup))
             except UserError as error:
-                damaged[one.where] = error.message
-    rows = [{**one.as_json(), "damage": damaged.get(one.where)} for one in found]
-    lines = [one.line() for one in found] or [f"no backups in {where}"]
+                damaged[backup.where] = error.message
+    rows = [{**backup.as_json(), "damage": damaged.get(backup.where)} for backup in listed]
+    lines = [backup.line() for backup in listed] or [f"no backups in {where}"]
     if request.json:
         emit_json({"folder": where, "sets": rows, "rest": rest})
     else:

@@ -102,7 +102,7 @@ def write_set(
     place = Folder(to) if isinstance(to, Path) else to
     with place.lock(purpose):
         source = source_of(engine)
-        earlier = [one for one in place.sets()[0] if one.database["source"] == source]
+        earlier = [backup for backup in place.sets()[0] if backup.database["source"] == source]
         with place.draft() as folder:
             last = earlier[-1] if earlier else None
             dialects = {TRACKING: database or dialect_of(engine)}
@@ -130,12 +130,12 @@ def write_set(
                 "keys": [_key_part(path, folder) for path in keys],
                 "seconds": round(time.monotonic() - begun, 1),
             }
-            done = place.finish(folder, manifest)
-        if keep is not None and earlier and not done.database["revision"]:
+            written = place.finish(folder, manifest)
+        if keep is not None and earlier and not written.database["revision"]:
             note("nothing is pruned: the database holds no tables of MLflow, and earlier sets may")
         elif keep is not None:
             place.prune(source, keep)
-    return done
+    return written
 
 
 def _database_part(

@@ -60,6 +60,6 @@ class Place(Protocol):
         """Remove all but the newest `keep` sets of one database."""
         ...
 
-    def open(self, one: BackupSet) -> BackupSet:
+    def open(self, backup: BackupSet) -> BackupSet:
         """Return a set whose small parts are files."""
         ...

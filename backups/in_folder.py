@@ -68,9 +68,9 @@ class Folder:
         """See `sets.prune`."""
         sets.prune(self.path, source, keep)
 
-    def open(self, one: BackupSet) -> BackupSet:
+    def open(self, backup: BackupSet) -> BackupSet:
         """They are files."""
-        return one
+        return backup
 
 
 class FolderKeeper:

@@ -113,8 +113,8 @@ def surroundings(folder: Path) -> dict[str, str]:
 
     session = _session()
     try:
-        found = session.get_credentials()
-        keys = found.get_frozen_credentials() if found else None
+        credentials = session.get_credentials()
+        keys = credentials.get_frozen_credentials() if credentials else None
     except BotoCoreError:
         keys = None
     if keys is None:
@@ -143,15 +143,15 @@ class Bucket:
 
     def sets(self) -> tuple[list[BackupSet], list[str]]:
         """Read every manifest."""
-        found, rest = [], []
+        listed, rest = [], []
         with _errors():
             for name in self._store.folders():
                 if name != OBJECTS:
                     try:
-                        found.append(self._manifest(name))
+                        listed.append(self._manifest(name))
                     except UserError as error:
                         rest.append(error.message)
-        return sorted(found, key=lambda one: (one.manifest["created"], one.path.name)), rest
+        return sorted(listed, key=lambda backup: (backup.manifest["created"], backup.path.name)), rest
 
     def _manifest(self, name: str) -> BackupSet:
         address = f"{self._store.uri}/{name}"
@@ -175,27 +175,27 @@ class Bucket:
             UserError: there is none.
         """
         if name == sets.LATEST:
-            found, rest = self.sets()
-            if not found:
+            listed, rest = self.sets()
+            if not listed:
                 raise UserError(f"there is no backup in {self._store.uri}", *rest, "take one: invoke backup")
-            return self.open(found[-1])
+            return self.open(listed[-1])
         with _errors():
             return self.open(self._manifest(name))
 
-    def open(self, one: BackupSet) -> BackupSet:
+    def open(self, backup: BackupSet) -> BackupSet:
         """Fetch all but the artifacts."""
-        names = [part["file"] for part in one.databases.values()]
-        names += [f"keys/{key['name']}" for key in one.manifest["keys"]]
-        if one.artifacts:
-            names.append(one.artifacts["list"])
+        names = [part["file"] for part in backup.databases.values()]
+        names += [f"keys/{key['name']}" for key in backup.manifest["keys"]]
+        if backup.artifacts:
+            names.append(backup.artifacts["list"])
         with _errors():
             for name in names:
-                target = one.path / name
+                target = backup.path / name
                 target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._store.fetch(
-                    f"{one.path.name}/{name}", target
+                    f"{backup.path.name}/{name}", target
                 )  # one that is missing, `sets.verify` finds
-        return sets.BackupSet(one.path, one.manifest, one.address, self._fetch_artifact)
+        return sets.BackupSet(backup.path, backup.manifest, backup.address, self._fetch_artifact)
 
     def _fetch_artifact(self, entry: Entry, target: Path) -> bool:
         with _errors():
@@ -221,7 +221,7 @@ class Bucket:
                 self._store.fetch(
                     f"{last.path.name}/{last.artifacts['list']}", last.path / last.artifacts["list"]
                 )
-                there = {found.key.rpartition("/")[2] for found in self._store.list(OBJECTS)}
+                there = {item.key.rpartition("/")[2] for item in self._store.list(OBJECTS)}
         return BucketKeeper(self._store, folder, there)
 
     def finish(self, folder: Path, manifest: dict[str, Any]) -> BackupSet:
@@ -241,33 +241,35 @@ class Bucket:
 
     def prune(self, source: str, keep: int) -> None:
         """Remove old sets of one database, then what no set names, as in the module's docstring."""
-        found, _ = self.sets()
-        old = [one for one in found if one.database["source"] == source][: -max(1, keep)]
-        kept = [one for one in found if one not in old]
+        listed, _ = self.sets()
+        old = [backup for backup in listed if backup.database["source"] == source][: -max(1, keep)]
+        kept = [backup for backup in listed if backup not in old]
         with _errors():
-            for one in old:
-                self._delete([f"{one.path.name}/{MANIFEST}"])  # first: half a set must not look like one
-                self._delete([f"{one.path.name}/{part.key}" for part in self._store.list(one.path.name)])
-                note(f"pruned {one.where}")
+            for backup in old:
+                self._delete([f"{backup.path.name}/{MANIFEST}"])  # first: half a set must not look like one
+                self._delete(
+                    [f"{backup.path.name}/{part.key}" for part in self._store.list(backup.path.name)]
+                )
+                note(f"pruned {backup.where}")
             if old:
                 self._delete(self._unnamed(kept))
 
     def _unnamed(self, kept: list[BackupSet]) -> list[str]:
         """The old objects that no set names, and the old parts of sets without a manifest."""
-        named, names = set(), {one.path.name for one in kept}
-        for one in kept:
-            if one.artifacts:
+        named, names = set(), {backup.path.name for backup in kept}
+        for backup in kept:
+            if backup.artifacts:
                 self._store.fetch(
-                    f"{one.path.name}/{one.artifacts['list']}", one.path / one.artifacts["list"]
+                    f"{backup.path.name}/{backup.artifacts['list']}", backup.path / backup.artifacts["list"]
                 )
-                named |= {_object(entry.sha256) for entry in sets.entries(one)}
+                named |= {_object(entry.sha256) for entry in sets.entries(backup)}
         before = time.time() - GRACE
         return [
-            found.key
-            for found in self._store.list()
-            if (found.modified or before) < before
-            and found.key not in named
-            and found.key.partition("/")[0] not in names
+            item.key
+            for item in self._store.list()
+            if (item.modified or before) < before
+            and item.key not in named
+            and item.key.partition("/")[0] not in names
         ]
 
     def _delete(self, keys: list[str]) -> None:

@@ -118,7 +118,7 @@ _WAYS = {
 }
 
 
-def check_pair(kind: str, one: BackupSet, part: Mapping[str, Any]) -> Callable[[Load], dict[str, int]]:
+def check_pair(kind: str, backup: BackupSet, part: Mapping[str, Any]) -> Callable[[Load], dict[str, int]]:
     """Return how a database of a set becomes one of another kind, or the same.
 
     Raises:
@@ -127,7 +127,7 @@ def check_pair(kind: str, one: BackupSet, part: Mapping[str, Any]) -> Callable[[
     way = _WAYS.get((part["kind"], kind))
     if way is None:
         raise UserError(
-            f"the backup {one.where} is of a PostgreSQL database and cannot become a SQLite file",
+            f"the backup {backup.where} is of a PostgreSQL database and cannot become a SQLite file",
             "give a PostgreSQL database: --backend-store-uri=postgresql+psycopg2://...",
         )
     return way
@@ -148,7 +148,7 @@ def _migrated(load: Load) -> dict[str, int]:
     return {table: rows[table] for table in KEPT if table in rows}
 
 
-def check_known(one: BackupSet, part: Mapping[str, Any]) -> None:
+def check_known(backup: BackupSet, part: Mapping[str, Any]) -> None:
     """Hold that the installed MLflow knows the revision of a database of a set.
 
     Raises:
@@ -158,8 +158,8 @@ def check_known(one: BackupSet, part: Mapping[str, Any]) -> None:
     first = has_auth(part["rows"]) and not has_tracking(part["rows"]) and part["revision"] is None
     if part["revision"] not in known and not first:
         raise UserError(
-            f"the backup is of MLflow {one.manifest['mlflow_version']}; this one does not know its schema",
-            f"use MLflow {one.manifest['mlflow_version']} or later",
+            f"the backup is of MLflow {backup.manifest['mlflow_version']}; this one does not know its schema",
+            f"use MLflow {backup.manifest['mlflow_version']} or later",
         )
 
 

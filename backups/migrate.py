@@ -120,14 +120,14 @@ def migrate(
             before = read_schema(engine, auth_alone=True)
             if before.state in {"ahead", "unknown"}:
                 raise refusal(before, redact(uri))
-            done = None
+            saved = None
             if before.state == "empty":
                 run_migration(engine, _steps(lock, _Counter(), on_step))
             elif before.state == "behind":
                 how = _WAYS[dialect_of(engine).kind]
-                done = how(engine, to, lock, pg_command, on_step, taken)
+                saved = how(engine, to, lock, pg_command, on_step, taken)
             return Result(
-                before, read_schema(engine, auth_alone=True), done, round(time.monotonic() - begun, 1)
+                before, read_schema(engine, auth_alone=True), saved, round(time.monotonic() - begun, 1)
             )
     finally:
         engine.dispose()

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 class Restore:
     """Puts a set's objects back in two steps, so that the old database always finds its own."""
 
-    def __init__(self, destination: str, one: BackupSet) -> None:
+    def __init__(self, destination: str, backup: BackupSet) -> None:
         """Look what is there; changes nothing.
 
         Raises:
             UserError: the store cannot be read, or cannot hold an object's name, or it is a folder whose disk has no
                 room for the set's objects.
         """
-        self._set = one
+        self._set = backup
         self._written = self._bytes = 0  # objects of either step; bytes of those that were added
         self.moved = 0  # locations in rows
         with store_errors():

@@ -47,10 +47,10 @@ def open_backup(address: str) -> Iterator[BackupSet]:
 
 
 @contextmanager
-def beside(one: BackupSet, *, wanted: bool) -> Iterator[Place | None]:
+def beside(backup: BackupSet, *, wanted: bool) -> Iterator[Place | None]:
     """Give the place that a set lies in, for another one; None if that is not wanted."""
     if not wanted:
         yield None
         return
-    with open_place(one.where.rpartition("/")[0]) as place:
+    with open_place(backup.where.rpartition("/")[0]) as place:
         yield place

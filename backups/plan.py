@@ -145,16 +145,18 @@ def plan(
         UserError: no usable set, a database that cannot be reached or was not given, or a set that this MLflow
             cannot use.
     """
-    one = opened_set(backup)
-    uris = wanted(one, {TRACKING: uri, **further}, leave_out)
+    chosen = opened_set(backup)
+    uris = wanted(chosen, {TRACKING: uri, **further}, leave_out)
     there = {name: given for name, given in uris.items() if not is_missing(given)}
     with opened(there) as engines:
         refuse_shared(there, engines)
-        targets = {target.name: target for target in targets_of(engines, one)}
+        targets = {target.name: target for target in targets_of(engines, chosen)}
     new = {name: normalize(given).render_as_string(hide_password=True) for name, given in uris.items()}
     return Plan(
-        one,
-        tuple(targets.get(name) or Target(name, one.databases[name], shown) for name, shown in new.items()),
+        chosen,
+        tuple(
+            targets.get(name) or Target(name, chosen.databases[name], shown) for name, shown in new.items()
+        ),
     )
 
 
@@ -163,22 +165,22 @@ def opened_set(backup: Path | BackupSet) -> BackupSet:
     return sets.open_set(backup.absolute()) if isinstance(backup, Path) else backup
 
 
-def wanted(one: BackupSet, given: Mapping[str, str], leave_out: Sequence[str]) -> dict[str, str]:
+def wanted(backup: BackupSet, given: Mapping[str, str], leave_out: Sequence[str]) -> dict[str, str]:
     """Return the URI of each database of a set that is to be restored, by name.
 
     Raises:
         UserError: the set has one that no URI was given for, or that cannot become one of that kind.
     """
-    chosen = {name: given.get(name, "") for name in one.databases if name not in leave_out}
+    chosen = {name: given.get(name, "") for name in backup.databases if name not in leave_out}
     for name, uri in chosen.items():
         if not uri:
             raise UserError(
-                f"the backup {one.where} holds the {name} database, too, and no place was given for it",
+                f"the backup {backup.where} holds the {name} database, too, and no place was given for it",
                 f"give --{FLAGS[name]}=URI, or leave it out: --leave-out={name}",
             )
-        check_pair(normalize(uri).get_backend_name(), one, one.databases[name])
+        check_pair(normalize(uri).get_backend_name(), backup, backup.databases[name])
     for name in given:
-        if name not in one.databases and not (name == AUTH and has_auth(one.database["rows"])):
+        if name not in backup.databases and not (name == AUTH and has_auth(backup.database["rows"])):
             note(
                 f"the backup holds no {name} database of its own: what --{FLAGS[name]} names is left as it is"
             )
@@ -198,13 +200,13 @@ def refuse_shared(uris: Mapping[str, str], engines: Mapping[str, Engine]) -> Non
         )
 
 
-def targets_of(engines: Mapping[str, Engine], one: BackupSet) -> Iterator[Target]:
+def targets_of(engines: Mapping[str, Engine], backup: BackupSet) -> Iterator[Target]:
     """Yield what each database of a set would replace."""
     for name, engine in engines.items():
         database = dialect_of(engine)
         yield Target(
             name,
-            one.databases[name],
+            backup.databases[name],
             source_of(engine),
             read_schema(engine, auth_alone=True),
             database.rows(),

@@ -110,33 +110,33 @@ def restore(
             database is as it was, and the message names those that were replaced before it.
     """
     begun = time.monotonic()
-    one = opened_set(backup)
-    uris = wanted(one, {TRACKING: uri, **further}, leave_out)
+    chosen = opened_set(backup)
+    uris = wanted(chosen, {TRACKING: uri, **further}, leave_out)
     for name in uris if to_head else ():
-        check_known(one, one.databases[name])
+        check_known(chosen, chosen.databases[name])
     with (
         driver_errors("restore"),
         opened(uris, create=True) as engines,
         locked(engines, "restore", wait_seconds) as check,
     ):
         refuse_shared(uris, engines)
-        before = Plan(one, tuple(targets_of(engines, one)))
+        before = Plan(chosen, tuple(targets_of(engines, chosen)))
         if shown and before.fingerprint != shown:
             raise UserError(
                 "the set or the database is not what the plan showed; nothing was changed", "run it again"
             )
         before.refuse()
-        sets.verify(one)
+        sets.verify(chosen)
         loads = {
-            name: Load(engine, one, one.databases[name], pg_command, to_head, check)
+            name: Load(engine, chosen, chosen.databases[name], pg_command, to_head, check)
             for name, engine in engines.items()
         }
         artifacts = None
-        if destination is not None and one.artifacts:
+        if destination is not None and chosen.artifacts:
             from backups.destination import tell_outside
             from backups.object_restore import Restore
 
-            objects = Restore(destination, one)
+            objects = Restore(destination, chosen)
             _save(engines, before, save_to, destination if objects.replaces else None, pg_command)
             with objects.adding() as finish:
 
@@ -145,8 +145,8 @@ def restore(
                     check()
 
                 expected = _load({**loads, TRACKING: replace(loads[TRACKING], ready=ready)})
-            if objects.source != one.artifacts["source"]:
-                old = one.artifacts.get("roots", [one.artifacts["source"]])
+            if objects.source != chosen.artifacts["source"]:
+                old = chosen.artifacts.get("roots", [chosen.artifacts["source"]])
                 root = artifact_root or objects.source
                 objects.moved = sum(move(engine, old, root) for engine in engines.values())
             artifacts = objects.replace_different()
@@ -154,10 +154,10 @@ def restore(
         else:
             _save(engines, before, save_to, None, pg_command)
             expected = _load(loads)
-        keys = _restore_keys(one, keys_to) if keys_to else []
+        keys = _restore_keys(chosen, keys_to) if keys_to else []
         rows = {name: sum(_recount(engines[name], counts).values()) for name, counts in expected.items()}
         schemas = {name: read_schema(engine, auth_alone=True) for name, engine in engines.items()}
-        return Result(one, schemas, rows, artifacts, keys, round(time.monotonic() - begun, 1))
+        return Result(chosen, schemas, rows, artifacts, keys, round(time.monotonic() - begun, 1))
 
 
 def _load(loads: Mapping[str, Load]) -> dict[str, dict[str, int]]:
@@ -211,11 +211,11 @@ def _recount(engine: Engine, expected: dict[str, int]) -> dict[str, int]:
     return rows
 
 
-def _restore_keys(one: BackupSet, to: Path) -> list[str]:
+def _restore_keys(backup: BackupSet, to: Path) -> list[str]:
     restored = []
     to.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for key in one.manifest["keys"]:
-        source, target = sets.inside(one, f"keys/{key['name']}"), to / key["name"]
+    for key in backup.manifest["keys"]:
+        source, target = sets.inside(backup, f"keys/{key['name']}"), to / key["name"]
         if target.exists() and sha256(target) == key["sha256"]:
             continue
         if target.exists():

@@ -150,22 +150,22 @@ def checked(path: Path, where: str, manifest: Any) -> BackupSet:
     return BackupSet(path, check(manifest, where), where if where != str(path) else "")
 
 
-def inside(one: BackupSet, name: str) -> Path:
+def inside(backup: BackupSet, name: str) -> Path:
     """Return the file of a set that has a name: one below its folder, with no symbolic link on the way to it.
 
     Raises:
         UserError: the name leads out of the set, or to something that is no file.
     """
-    path = one.path / name
-    straight = Path(os.path.realpath(one.path), name).parent
+    path = backup.path / name
+    straight = Path(os.path.realpath(backup.path), name).parent
     if not is_path(name) or os.path.realpath(straight) != str(straight):
-        raise UserError(f"the backup {one.where} names {name!r}, which leads out of it", *_UNTOUCHED)
+        raise UserError(f"the backup {backup.where} names {name!r}, which leads out of it", *_UNTOUCHED)
     try:
         regular = stat.S_ISREG(path.lstat().st_mode)
     except OSError:
         regular = True  # missing: whoever reads it says so
     if not regular:
-        raise UserError(f"the backup {one.where} is damaged: {name} is no file", *_UNTOUCHED)
+        raise UserError(f"the backup {backup.where} is damaged: {name} is no file", *_UNTOUCHED)
     return path
 
 
@@ -184,7 +184,7 @@ def list_sets(folder: Path) -> tuple[list[BackupSet], list[str]]:
                 sets.append(open_set(path))
             except UserError as error:
                 rest.append(error.message)
-    return sorted(sets, key=lambda one: (one.manifest["created"], one.path.name)), rest
+    return sorted(sets, key=lambda backup: (backup.manifest["created"], backup.path.name)), rest
 
 
 def newest(folder: Path) -> Path:
@@ -193,10 +193,10 @@ def newest(folder: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    found, rest = list_sets(folder)
-    if not found:
+    listed, rest = list_sets(folder)
+    if not listed:
         raise UserError(f"there is no backup in {folder}", *rest, "take one: invoke backup")
-    return found[-1].path
+    return listed[-1].path
 
 
 @contextmanager
@@ -256,65 +256,67 @@ class Entry(NamedTuple):
         return json.dumps(values, ensure_ascii=not readable) + "\n"
 
 
-def entries(one: BackupSet) -> Iterator[Entry]:
+def entries(backup: BackupSet) -> Iterator[Entry]:
     """Yield the artifacts of a set."""
-    if one.artifacts:
-        with (one.path / one.artifacts["list"]).open(encoding="utf-8") as lines:
+    if backup.artifacts:
+        with (backup.path / backup.artifacts["list"]).open(encoding="utf-8") as lines:
             for line in lines:
-                yield _entry(one, line)
+                yield _entry(backup, line)
 
 
-def _entry(one: BackupSet, line: str) -> Entry:
+def _entry(backup: BackupSet, line: str) -> Entry:
     try:
         entry = Entry(*json.loads(line))
         sound = isinstance(entry.key, str) and isinstance(entry.size, int) and isinstance(entry.sha256, str)
     except (ValueError, TypeError):
         sound = False
     if not sound or not re.fullmatch(rf"(|{RENAMED}/[0-9a-f]{{64}})", entry.stored):
-        raise UserError(f"the backup {one.where} is damaged: its list of artifacts is not sound", *_UNTOUCHED)
+        raise UserError(
+            f"the backup {backup.where} is damaged: its list of artifacts is not sound", *_UNTOUCHED
+        )
     return entry
 
 
-def verify(one: BackupSet) -> None:
+def verify(backup: BackupSet) -> None:
     """Read every part of a set and compare its size and SHA-256 with the manifest.
 
     Raises:
         UserError: a part is missing, truncated or changed; says which.
     """
-    parts = [(part["file"], part["bytes"], part["sha256"]) for part in one.databases.values()]
-    parts += [(f"keys/{key['name']}", key["bytes"], key["sha256"]) for key in one.manifest["keys"]]
+    parts = [(part["file"], part["bytes"], part["sha256"]) for part in backup.databases.values()]
+    parts += [(f"keys/{key['name']}", key["bytes"], key["sha256"]) for key in backup.manifest["keys"]]
     total = sum(number for _, number, _ in parts)
-    if one.artifacts:
-        parts.append((one.artifacts["list"], one.artifacts["list_bytes"], one.artifacts["sha256"]))
-        total += one.artifacts["list_bytes"] + one.artifacts["bytes"]
+    if backup.artifacts:
+        parts.append((backup.artifacts["list"], backup.artifacts["list_bytes"], backup.artifacts["sha256"]))
+        total += backup.artifacts["list_bytes"] + backup.artifacts["bytes"]
     with progress("verifying the backup", total) as step:
         for name, number, digest in parts:
-            _verify_part(one, name, inside(one, name), number, digest)
+            _verify_part(backup, name, inside(backup, name), number, digest)
             step.add(number)
 
         def verify_artifact(entry: Entry) -> int:
-            with one.artifact(entry) as path:
-                _verify_part(one, f"{ARTIFACTS}/{entry.key}", path, entry.size, entry.sha256)
+            with backup.artifact(entry) as path:
+                _verify_part(backup, f"{ARTIFACTS}/{entry.key}", path, entry.size, entry.sha256)
             return entry.size
 
-        for number in in_parallel(8 if one.fetch else 2, verify_artifact, entries(one)):
+        for number in in_parallel(8 if backup.fetch else 2, verify_artifact, entries(backup)):
             step.add(number)
 
 
-def _verify_part(one: BackupSet, name: str, path: Path, number: int, digest: str) -> None:
-    folder = one.where
+def _verify_part(backup: BackupSet, name: str, path: Path, number: int, digest: str) -> None:
+    folder = backup.where
     if not path.is_file():
         raise UserError(f"the backup {folder} is damaged: {name} is missing", *_UNTOUCHED)
     if path.stat().st_size != number:
-        found = path.stat().st_size
-        raise UserError(f"the backup {folder} is damaged: {name} has {found} of {number} bytes", *_UNTOUCHED)
+        size = path.stat().st_size
+        raise UserError(f"the backup {folder} is damaged: {name} has {size} of {number} bytes", *_UNTOUCHED)
     if sha256(path) != digest:
         raise UserError(f"the backup {folder} is damaged: the SHA-256 of {name} does not fit", *_UNTOUCHED)
 
 
-def is_whole(one: BackupSet) -> bool:
+def is_whole(backup: BackupSet) -> bool:
     """Whether the databases are there with their sizes: a quick look, not `verify`."""
-    files = [(one.path / part["file"], part["bytes"]) for part in one.databases.values()]
+    files = [(backup.path / part["file"], part["bytes"]) for part in backup.databases.values()]
     return all(path.is_file() and path.stat().st_size == expected for path, expected in files)
 
 
@@ -332,7 +334,7 @@ def prune(folder: Path, source: str, keep: int) -> list[Path]:
         The folders that were removed.
     """
     sets, _ = list_sets(folder)
-    good = [one.path for one in sets if one.database["source"] == source and is_whole(one)]
+    good = [backup.path for backup in sets if backup.database["source"] == source and is_whole(backup)]
     old = good[: -max(1, keep)]
     old += [path for path in folder.glob(f"*{PARTIAL}") if path.is_dir()]
     for path in old:

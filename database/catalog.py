@@ -42,8 +42,8 @@ def revision(connection: Connection, table: str = "") -> str | None:
     table = table or revision_table(names)
     if table not in names:
         return None
-    found = connection.exec_driver_sql(f"SELECT version_num FROM {table}").scalars().all()  # noqa: S608
-    return str(found[0]) if len(found) == 1 else None
+    revisions = connection.exec_driver_sql(f"SELECT version_num FROM {table}").scalars().all()  # noqa: S608
+    return str(revisions[0]) if len(revisions) == 1 else None
 
 
 def own_tables(connection: Connection) -> list[str]:

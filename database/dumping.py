@@ -97,6 +97,6 @@ class _Dumped:
             now: dict[str, int] = dict(self._connection.exec_driver_sql(self._QUERY).tuples().all())
         except DBAPIError:  # PostgreSQL 13 does not tell
             now = dict[str, int]()
-        done = {name: self._rows.get(name.strip('"'), 0) for name in self._seen if name not in now}
-        self._seen |= done | now
+        finished = {name: self._rows.get(name.strip('"'), 0) for name in self._seen if name not in now}
+        self._seen |= finished | now
         return sum(self._seen.values())

@@ -117,11 +117,11 @@ def revisions(line: Line = MAIN) -> tuple[Step, ...]:
     from alembic.script.revision import Revision, RevisionMap  # alembic is slow to import
 
     folder = mlflow_folder() / line.folder / "versions"
-    found = [_read(path) for path in sorted(folder.glob("*.py")) if path.stem != "__init__"]
-    if not found:  # mlflow-skinny has no server
+    scripts = [_read(path) for path in sorted(folder.glob("*.py")) if path.stem != "__init__"]
+    if not scripts:  # mlflow-skinny has no server
         return ()
-    titles = {revision: title for revision, _, title in found}
-    graph = RevisionMap(lambda: [Revision(revision, down) for revision, down, _ in found])
+    titles = {revision: title for revision, _, title in scripts}
+    graph = RevisionMap(lambda: [Revision(revision, down) for revision, down, _ in scripts])
     ordered = [step.revision for step in graph.iterate_revisions("heads", "base")]
     return tuple(Step(revision, titles[revision]) for revision in reversed(ordered))
 
@@ -144,8 +144,8 @@ def released_version(connection: Connection) -> str | None:
     """Return which of `RELEASED_HEADS` a database's schema is, or None: ask `inspect_schema` then."""
     if not inspect(connection).has_table("alembic_version"):
         return None
-    found = list(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
-    return RELEASED_HEADS.get(found[0]) if len(found) == 1 else None
+    revisions = list(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
+    return RELEASED_HEADS.get(revisions[0]) if len(revisions) == 1 else None
 
 
 def lines_of(present: Iterable[str]) -> tuple[Line, ...]:
@@ -233,13 +233,13 @@ def _has_rows(connection: Connection, tables: set[str]) -> bool:
     return any(connection.exec_driver_sql(f"SELECT 1 FROM {table} LIMIT 1").first() for table in tables)  # noqa: S608
 
 
-def is_listed(*found: str | None) -> bool:
+def is_listed(*asked: str | None) -> bool:
     """Whether `database.tables` knows all tables of a schema that is at these revisions, each of some line."""
     listed = set(RELEASED_HEADS)
     for line, head in ((MAIN, HEAD), (BASIC_AUTH, AUTH_HEAD)):
         names = [step.revision for step in revisions(line)]
         listed.update(names[: names.index(head) + 1] if head in names else names)
-    return all(revision is None or revision in listed for revision in found)
+    return all(revision is None or revision in listed for revision in asked)
 
 
 def refusal(schema: Schema, shown_uri: str) -> UserError:

@@ -72,17 +72,17 @@ def exclusive(path: Path, *, wait_seconds: float = 5) -> Iterator[sqlite3.Connec
 
 def users(path: Path) -> str:
     """Return the processes of this host that have the file open, empty if the system does not tell."""
-    found = []
+    using = []
     for folder in Path("/proc").glob("[0-9]*/fd"):
         try:
             if int(folder.parent.name) == os.getpid():
                 continue
             if any(link.readlink() == path for link in folder.iterdir()):
                 name = (folder.parent / "comm").read_text().strip()
-                found.append(f"process {folder.parent.name} ({name})")
+                using.append(f"process {folder.parent.name} ({name})")
         except OSError:
             continue
-    return ", ".join(found)
+    return ", ".join(using)
 
 
 def copy(source: sqlite3.Connection, target: Path, what: str) -> None:
@@ -163,8 +163,8 @@ def revision(connection: sqlite3.Connection, table: str = "") -> str | None:
     table = table or revision_table(names)
     if table not in names:
         return None
-    found = connection.execute(f"SELECT version_num FROM {table}").fetchall()  # noqa: S608
-    return str(found[0][0]) if len(found) == 1 else None
+    rows = connection.execute(f"SELECT version_num FROM {table}").fetchall()  # noqa: S608
+    return str(rows[0][0]) if len(rows) == 1 else None
 
 
 def own_tables(connection: sqlite3.Connection) -> list[str]:
