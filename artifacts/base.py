@@ -139,6 +139,11 @@ class Store(ABC):
             StoreError: as in `list`.
         """
 
+    def missing(self, folders: Iterable[str]) -> set[str]:
+        """Return those of many folders that are not there, where that can be told without listing each."""
+        del folders
+        return set()
+
     @abstractmethod
     def delete(self, keys: Iterable[str]) -> dict[str, str]:
         """Delete objects; one that is gone already counts as deleted.

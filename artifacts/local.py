@@ -8,6 +8,7 @@ import shutil
 import stat
 from functools import lru_cache
 from hashlib import sha256
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,6 +102,19 @@ class LocalStore(Store):
         for entry in self._scan(folder(prefix)):
             if entry.is_dir(follow_symlinks=False):
                 yield entry.name
+
+    def missing(self, folders: Iterable[str]) -> set[str]:
+        """Look once into each folder around them. See `Store.missing`."""
+        gone = set()
+        for parent, group in groupby(sorted(folders), key=lambda name: name.rstrip("/").rpartition("/")[0]):
+            siblings = list(group)
+            try:
+                there = {entry.name for entry in self._scan(parent)} if len(siblings) > 1 else None
+            except StoreError:
+                there = None
+            if there is not None:
+                gone |= {name for name in siblings if name.rstrip("/").rpartition("/")[2] not in there}
+        return gone
 
     def delete(self, keys: Iterable[str]) -> dict[str, str]:
         """Unlink the files. See `Store.delete`."""

@@ -59,8 +59,10 @@ def _objects_in(store: Store, folders: Iterable[str]) -> Iterator[tuple[str, Sto
     if not rest:
         return
     if not store.sorted:  # a local directory, or one whose client may not be shared between threads
+        missing = store.missing(rest)
         for name in rest:
-            yield from _one(store, name)
+            if name not in missing:
+                yield from _one(store, name)
         return
     with ThreadPoolExecutor(THREADS, thread_name_prefix="list") as pool:
         # a few pages a folder: what a folder may hold at most in memory is not ours to bound
@@ -147,7 +149,6 @@ def remove(store: Store, folders: Folders) -> Removal:
         if len(waiting) >= FLUSH:
             flush()
     flush()
-    for name in folders:
-        if name not in removal.failed:
-            store.prune(name)
+    for name in folders.keys() - removal.failed.keys() - store.missing(folders):
+        store.prune(name)
     return removal

@@ -109,6 +109,21 @@ def test_a_symbolic_link_is_deleted_but_never_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "root/1/link").is_symlink()
 
 
+def test_of_many_folders_those_that_are_not_there_are_known_and_a_link_is_not_one_of_them(
+    tmp_path: Path,
+) -> None:
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    (elsewhere / "e").mkdir(parents=True)
+    (root / "1/traces/a").mkdir(parents=True)
+    (root / "1/traces/link").symlink_to(elsewhere)
+    (root / "behind").symlink_to(elsewhere)
+    (root / "file").write_text("x")
+    traces = {f"1/traces/{name}/" for name in ("a", "b", "link", "c")}
+    others = {"2/traces/d/", "2/traces/e/", "behind/e/", "behind/f/", "file/g/", "file/h/"}
+    missing = open_store(str(root)).missing(traces | others)
+    assert missing == {"1/traces/b/", "1/traces/c/", "2/traces/d/", "2/traces/e/", "file/g/", "file/h/"}
+
+
 def test_empty_folders_are_removed_with_what_they_held(tmp_path: Path) -> None:
     write(tmp_path, "1/a/artifacts/deep/x", "1/b/x")
     store = open_store(str(tmp_path))
