@@ -10,7 +10,7 @@ import subprocess
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -40,10 +40,8 @@ class Processes(Inside):
         """A service's main process: the child of supervisord whose family holds the service's port."""
         port = self.stack.settings[PORTS[service]]
         for child in self.keeper.children():
-            family = [child, *child.children(recursive=True)]
-            for process in family:
-                if any(c.laddr.port == port for c in process.net_connections("tcp") if c.status == "LISTEN"):
-                    return child
+            if port in {address.port for address in _listening(child)}:
+                return child
         raise AssertionError(f"nobody listens for {service} on {port}")
 
     @property
@@ -65,6 +63,18 @@ class Processes(Inside):
 
     def places(self) -> dict[str, str]:
         return {}
+
+
+def _listening(top: psutil.Process) -> set[Any]:
+    """Where a process and those below it listen; of those that end while they are asked, nowhere."""
+    family = [top]
+    with suppress(psutil.NoSuchProcess):
+        family += top.children(recursive=True)
+    addresses = set[Any]()
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            addresses |= {c.laddr for c in process.net_connections("tcp") if c.status == "LISTEN"}
+    return addresses
 
 
 def _runs(process: psutil.Process) -> bool:
@@ -97,10 +107,7 @@ class TestOnHost(quickstart.OnEitherEngine):
 
 
 def test_everything_listens_on_loopback_alone(stack: StackUnderTest, inside: Processes) -> None:
-    family = [inside.keeper, *inside.keeper.children(recursive=True)]
-    listening = {
-        c.laddr for process in family for c in process.net_connections("tcp") if c.status == "LISTEN"
-    }
+    listening = _listening(inside.keeper)
     assert {address.ip for address in listening} == {"127.0.0.1"}
     assert {address.port for address in listening} == {
         stack.settings[name] for name in ("port", "postgres_port", "object_store_port")
