@@ -21,13 +21,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFLICT = "CREATE TABLE scheduler_leases (number INTEGER)"  # what a migration to 3.17 wants to create
-# Python reads it before anything else, as `sitecustomize`.
-SABOTAGE = """
-import os, sys
-if "services.smoke" in sys.orig_argv:
-    os.write(2, b"a warning\\nerror: broken by the test\\n")
-    os._exit(1)
-"""
+# One line of a .pth file, which Python runs before anything else; Debian's has a `sitecustomize` of its own.
+SABOTAGE = (
+    'import os, sys; "services.smoke" in sys.orig_argv'
+    ' and (os.write(2, b"a warning\\nerror: broken by the test\\n"), os._exit(1))\n'
+)
 
 
 @pytest.fixture(scope="module")
@@ -163,10 +161,10 @@ def test_a_version_that_does_not_work_is_put_back(
 ) -> None:
     """Backwards, so that data of its day was restored before that turns out."""
     [packages] = (local.state / "mlflow" / OLD).glob("lib/python3*/site-packages")
-    (packages / "sitecustomize.py").write_text(SABOTAGE)
+    (packages / "sabotage.pth").write_text(SABOTAGE)
     later = story.some_run(local.url).info.run_id
     answer = upgrade(local, OLD, sets, expect=1)
-    (packages / "sitecustomize.py").unlink()
+    (packages / "sabotage.pth").unlink()
     assert "failed at its step 'smoke test': broken by the test" in answer.stderr
     runs(local, NEW, told, tmp_path)
     assert later in upgrades.all_runs(local)
