@@ -14,6 +14,7 @@ from artifacts import open_store
 from develop.scratch import servers, stock
 from tests.support import world as made
 from tests.support.cleaned import World
+from tests.support.small import Small
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -162,3 +163,11 @@ def _make_tables(uri: str, folder: Path) -> None:
 
     tracking: Any = module
     tracking.SqlAlchemyStore(uri, str(folder))._dispose_engine()
+
+
+@pytest.fixture
+def small(empty_sqlite: Path, tmp_path: Path) -> Iterator[Small]:
+    """A SQLite store and a folder of their own, with MLflow's own schema and nothing in it."""
+    small = Small(empty_sqlite, tmp_path / "one")
+    yield small
+    small.close()

@@ -9,17 +9,9 @@ import pytest
 from tests.support.small import Small, reasons
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.cleaned import World
-
-
-@pytest.fixture
-def small(empty_sqlite: Path, tmp_path: Path) -> Iterator[Small]:
-    small = Small(empty_sqlite, tmp_path / "one")
-    yield small
-    small.close()
 
 
 def move(small: Small, run: str, experiment: str) -> None:

@@ -16,17 +16,9 @@ from database.connection import connect
 from tests.support.small import Small
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.cleaned import World
-
-
-@pytest.fixture
-def small(empty_sqlite: Path, tmp_path: Path) -> Iterator[Small]:
-    small = Small(empty_sqlite, tmp_path / "one")
-    yield small
-    small.close()
 
 
 def stray(small: Small, place: str = "7") -> str:

@@ -12,18 +12,9 @@ from cleanup import Filters
 from cleanup.__main__ import main
 from console import UserError
 from tests.support import answers
-from tests.support.small import Small
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def small(empty_sqlite: Path, tmp_path: Path) -> Iterator[Small]:
-    small = Small(empty_sqlite, tmp_path / "one")
-    yield small
-    small.close()
+    from tests.support.small import Small
 
 
 def answer(small: Small, *flags: str, code: int) -> dict[str, Any]:

@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from console import UserError
-from tests.support.small import Small
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from tests.support.small import Small
 
 STATUS = ["pending", "running", "succeeded", "failed", "timeout", "canceled", "needs recovery"]
 
 
 @pytest.fixture
-def small(empty_sqlite: Path, tmp_path: Path) -> Iterator[Small]:
-    small = Small(empty_sqlite, tmp_path / "one")
+def small(small: Small) -> Small:
     for number, name in enumerate(STATUS):
         for age, created in (("old", 1), ("new", 32503680000000)):
             small.sql(
@@ -29,8 +26,7 @@ def small(empty_sqlite: Path, tmp_path: Path) -> Iterator[Small]:
                 status=number,
             )
     small.sql("INSERT INTO job_locks (lock_key, job_id, acquired_at) VALUES ('k', 'old failed', 1)")
-    yield small
-    small.close()
+    return small
 
 
 def test_jobs_stay_unless_they_are_asked_for(small: Small) -> None:

@@ -16,13 +16,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def small(empty_sqlite: Path, tmp_path: Path) -> Iterator[Small]:
-    small = Small(empty_sqlite, tmp_path / "one")
-    yield small
-    small.close()
-
-
-@pytest.fixture
 def registry(empty_sqlite: Path, tmp_path: Path) -> Iterator[Small]:
     registry = Small(empty_sqlite, tmp_path / "registry")
     yield registry

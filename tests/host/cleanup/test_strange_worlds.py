@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tests.support.small import Small, reasons
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def small(empty_sqlite: Path, tmp_path: Path) -> Iterator[Small]:
-    small = Small(empty_sqlite, tmp_path / "one")
-    yield small
-    small.close()
 
 
 def test_a_run_that_was_moved_keeps_the_models_that_it_left_behind(small: Small) -> None:
